@@ -1,0 +1,117 @@
+"""Whole-file writes that survive SIGKILL and power cuts (architecture §11). Standard library alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from waagent.errors import StateError
+
+
+def ensure_dir(path: str, mode: int = 0o700) -> None:
+    """Create *path* and its parents; the last one gets *mode* when it is new."""
+    if not os.path.isdir(path):
+        parent = os.path.dirname(path)
+        if parent and not os.path.isdir(parent):
+            ensure_dir(parent, 0o755)
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            return
+        os.chmod(path, mode)
+
+
+def write_atomic(path: str, data: bytes | str, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Replace *path* by *data* in one step: temporary file beside it, fsync, rename, fsync of the directory.
+
+    Args:
+        path: the target; its directory must exist.
+        data: the whole new content; text is written as UTF-8.
+        mode: the file's mode, whatever the umask.
+        durable: ``False`` leaves out the syncs, for what need not outlive a power cut.
+
+    Raises:
+        OSError: the file system refused; nothing of the old content is lost and no temporary file stays.
+    """
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        with open(descriptor, "wb", closefd=True) as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(content)
+            stream.flush()
+            if durable:
+                os.fsync(stream.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if durable:
+        sync_directory(directory or ".")
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in directory *path* durable; file systems that cannot are left as they are."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_limited(path: str, limit: int) -> bytes:
+    """Return the content of *path*, at most *limit* bytes.
+
+    Raises:
+        StateError: the file is larger, or is no regular file.
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb", closefd=True) as stream:
+        data = stream.read(limit + 1)
+    if data is None or len(data) > limit:
+        raise StateError(f"{path}: larger than {limit} bytes")
+    return data
+
+
+def write_json(path: str, value: Any, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Write *value* as JSON with :func:`write_atomic`."""
+    write_atomic(path, json.dumps(value, ensure_ascii=True, sort_keys=True) + "\n", mode, durable=durable)
+
+
+def read_json(path: str, limit: int = 16 << 20) -> Any:
+    """Return the JSON value in *path*, or ``None`` when the file is absent.
+
+    Raises:
+        StateError: the file cannot be read or is not JSON; names the file and why.
+    """
+    try:
+        return json.loads(read_limited(path, limit).decode("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise StateError(f"{path}: {problem}") from problem
+
+
+def move_aside(path: str) -> str:
+    """Rename a corrupt state file to ``<path>.bad`` (replacing an older one) and return that name."""
+    aside = path + ".bad"
+    os.replace(path, aside)
+    return aside
+
+
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Run the block under another umask."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)

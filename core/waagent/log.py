@@ -1,0 +1,179 @@
+"""The agent's log: one line format, one file, nothing secret (cli §7.2, §7.3). Standard library alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from waagent.redaction import redact
+
+VERBOSE, INFO, WARNING, ERROR = 0, 1, 2, 3
+_NAMES = ("VERBOSE", "INFO", "WARNING", "ERROR")
+_PRIORITY = (7, 6, 4, 3)
+SIZE_GUARD = 100 << 20
+"""A log that nothing rotates is cut to its last :data:`SIZE_KEPT` bytes at this size (service §8)."""
+SIZE_KEPT = 20 << 20
+
+
+def timestamp(now: float | None = None) -> str:
+    """Return *now* (seconds since the epoch, default the present) as ``YYYY-MM-DDTHH:MM:SS.ffffffZ``."""
+    moment = time.time() if now is None else now
+    whole = int(moment // 1)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((moment - whole) * 1e6):06d}Z"
+
+
+def ascii_text(text: str) -> str:
+    """Return *text* with everything that is not ASCII as backslash escapes."""
+    return text.encode("ascii", "backslashreplace").decode("ascii")
+
+
+class Sinks:
+    """Where lines go; shared by every :class:`Log` of a process."""
+
+    def __init__(self) -> None:
+        self.path: str | None = None
+        self.stream: object | None = None
+        self.stream_is_journal = False
+        self.level = INFO
+        self.stream_level = INFO
+        self.console: str | None = None
+        self.lock = threading.Lock()
+        self.periodic: dict[str, tuple[float, int]] = {}
+
+    def write(self, level: int, body: str) -> None:
+        """Send one finished line body (without time) to every sink that wants *level*; never raises."""
+        line = f"{timestamp()} {_NAMES[level]} {body}\n"
+        with self.lock:
+            if level >= self.level:
+                if self.path:
+                    self._append(self.path, line)
+                if self.console:
+                    self._append(self.console, line)
+            if self.stream is not None and level >= self.stream_level:
+                with contextlib.suppress(OSError, ValueError):
+                    text = f"<{_PRIORITY[level]}>{_NAMES[level]} {body}\n" if self.stream_is_journal else line
+                    self.stream.write(text)  # type: ignore[attr-defined]
+                    self.stream.flush()  # type: ignore[attr-defined]
+
+    def _append(self, path: str, line: str) -> None:
+        with contextlib.suppress(OSError):
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+            descriptor = os.open(path, flags, 0o640)
+            try:
+                data = line.encode("ascii", "backslashreplace")
+                os.write(descriptor, data)
+                if os.fstat(descriptor).st_size > SIZE_GUARD:
+                    _cut(path)
+            finally:
+                os.close(descriptor)
+
+
+def _cut(path: str) -> None:
+    with open(path, "rb") as stream:
+        stream.seek(-SIZE_KEPT, os.SEEK_END)
+        stream.readline()
+        tail = stream.read()
+    with open(path, "r+b") as stream:
+        stream.write(tail)
+        stream.truncate()
+
+
+class Log:
+    """Write lines ``<time> <LEVEL> <thread> <prefix> <message>``.
+
+    A log made with :meth:`bind` shares the sinks and sets another prefix or an extra target file.
+    """
+
+    def __init__(self, sinks: Sinks, prefix: str = "", thread: str | None = None) -> None:
+        self._sinks = sinks
+        self._prefix = prefix
+        self._thread = thread
+        self.also: Callable[[int, str], None] | None = None
+
+    @property
+    def sinks(self) -> Sinks:
+        """The sinks of this process."""
+        return self._sinks
+
+    def bind(self, prefix: str, thread: str | None = None) -> Log:
+        """Return a log with another prefix (and thread word) on the same sinks."""
+        return Log(self._sinks, prefix, thread or self._thread)
+
+    def log(self, level: int, message: str) -> None:
+        """Write *message*; URLs lose their SAS queries, and whatever is not ASCII is escaped."""
+        if level < self._sinks.level and level < self._sinks.stream_level and self.also is None:
+            return
+        text = ascii_text(redact(message))
+        head = " ".join(part for part in (self._thread_word(), self._prefix) if part)
+        self._sinks.write(level, f"{head} {text}")
+        if self.also is not None:
+            self.also(level, text)
+
+    def _thread_word(self) -> str:
+        # Handler lines carry only their [name-version] prefix: documented greps rely on it (extensions §20).
+        if self._prefix.startswith("["):
+            return ""
+        return self._thread or threading.current_thread().name.replace(" ", "_")
+
+    def verbose(self, message: str) -> None:
+        """Write a line for people who look for a fault."""
+        self.log(VERBOSE, message)
+
+    def info(self, message: str) -> None:
+        """Write a line about something that was done."""
+        self.log(INFO, message)
+
+    def warning(self, message: str) -> None:
+        """Write a line about something that went wrong and was lived with."""
+        self.log(WARNING, message)
+
+    def error(self, message: str) -> None:
+        """Write a line about something that failed."""
+        self.log(ERROR, message)
+
+    def periodic(self, period: float, key: str, level: int, message: str) -> None:
+        """Write *message* unless the same *key* was written within *period* seconds; count what was left out.
+
+        The count of suppressed repeats is appended to the next line that is written.
+        """
+        now = time.monotonic()
+        with self._sinks.lock:
+            last, suppressed = self._sinks.periodic.get(key, (float("-inf"), 0))
+            if now - last < period:
+                self._sinks.periodic[key] = (last, suppressed + 1)
+                return
+            if len(self._sinks.periodic) >= 1000:
+                self._sinks.periodic.clear()
+            self._sinks.periodic[key] = (now, 0)
+        self.log(level, message + (f" [{suppressed} like this not shown]" if suppressed else ""))
+
+
+def journal_stream(descriptor: int) -> bool:
+    """Return whether *descriptor* is the journal that systemd gave this process (``JOURNAL_STREAM``)."""
+    wanted = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return wanted == f"{status.st_dev}:{status.st_ino}"
+
+
+def make_log(prefix: str, thread: str | None = None, *, path: str | None = None, verbose: bool = False) -> Log:
+    """Return a log that writes to *path* (when given) and to standard error.
+
+    Args:
+        prefix: the word before the message (``Daemon``, ``ExtHandler``).
+        thread: the thread word; default the name of the thread that writes.
+        path: the log file.
+        verbose: also write VERBOSE lines.
+    """
+    sinks = Sinks()
+    sinks.path = path
+    sinks.stream = sys.stderr
+    sinks.stream_is_journal = journal_stream(2)
+    sinks.level = sinks.stream_level = VERBOSE if verbose else INFO
+    return Log(sinks, prefix, thread)

@@ -1,0 +1,1 @@
+"""The three processes: supervisor, boot stage, worker."""
