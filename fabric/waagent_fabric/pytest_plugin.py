@@ -1,0 +1,1 @@
+"""The fixtures that test suites of plugins and distributions get."""
