@@ -1,14 +1,19 @@
-"""Whole-file writes that survive SIGKILL and power cuts (architecture §11). Standard library alone."""
+"""Whole-file writes that survive SIGKILL and power cuts (architecture §11). Standard library alone.
+
+The supervisor uses this module and never needs JSON in good times, so ``json`` is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Iterator
-from typing import Any
 
 from waagent.errors import StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 
 def ensure_dir(path: str, mode: int = 0o700) -> None:
@@ -83,6 +88,8 @@ def read_limited(path: str, limit: int) -> bytes:
 
 def write_json(path: str, value: Any, mode: int = 0o600, *, durable: bool = True) -> None:
     """Write *value* as JSON with :func:`write_atomic`."""
+    import json
+
     write_atomic(path, json.dumps(value, ensure_ascii=True, sort_keys=True) + "\n", mode, durable=durable)
 
 
@@ -92,6 +99,8 @@ def read_json(path: str, limit: int = 16 << 20) -> Any:
     Raises:
         StateError: the file cannot be read or is not JSON; names the file and why.
     """
+    import json
+
     try:
         return json.loads(read_limited(path, limit).decode("utf-8"))
     except FileNotFoundError:

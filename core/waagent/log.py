@@ -7,9 +7,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 from waagent.redaction import redact
+
+TYPE_CHECKING = False  # the resident supervisor does without the typing module
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VERBOSE, INFO, WARNING, ERROR = 0, 1, 2, 3
 _NAMES = ("VERBOSE", "INFO", "WARNING", "ERROR")

@@ -293,6 +293,7 @@ class StatusReport:
         problems: one line each; appended to the agent's own message.
         details: anything for the public status copy (``/run/waagent/status.json``) under the plugin's name;
             must be JSON and free of secrets.
+        busy: work runs (a handler's command, a download): status is uploaded every period while it does (ruling 28).
     """
 
     handlers: tuple[HandlerReport, ...] = ()
@@ -301,3 +302,4 @@ class StatusReport:
     features: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     details: dict[str, Any] | None = None
+    busy: bool = False
