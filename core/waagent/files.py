@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 
 from waagent.errors import StateError
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def ensure_dir(path: str, mode: int = 0o700) -> None:
-    """Create *path* and its parents; the last one gets *mode* when it is new."""
+    """Create *path* and its parents; the last one gets *mode* when it is new.
+
+    Raises:
+        OSError: it cannot be made, or something that is no directory has its name.
+    """
     if not os.path.isdir(path):
         parent = os.path.dirname(path)
         if parent and not os.path.isdir(parent):
@@ -25,6 +30,8 @@ def ensure_dir(path: str, mode: int = 0o700) -> None:
         try:
             os.mkdir(path, mode)
         except FileExistsError:
+            if not os.path.isdir(path):
+                raise
             return
         os.chmod(path, mode)
 
@@ -43,7 +50,8 @@ def write_atomic(path: str, data: bytes | str, mode: int = 0o600, *, durable: bo
     """
     content = data.encode("utf-8") if isinstance(data, str) else data
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    # The name is cut so that the longest legal target (255 bytes) still has room for the rest.
+    temporary = os.path.join(directory, f".{name[:50]}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         with open(descriptor, "wb", closefd=True) as stream:
@@ -78,10 +86,16 @@ def read_limited(path: str, limit: int) -> bytes:
         StateError: the file is larger, or is no regular file.
         OSError: it cannot be read.
     """
+    # Without O_NONBLOCK a FIFO that somebody put there would hold the agent for good.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb", closefd=True) as stream:
-        data = stream.read(limit + 1)
-    if data is None or len(data) > limit:
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path}: is no regular file")
+        with open(descriptor, "rb", closefd=False) as stream:
+            data = stream.read(limit + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > limit:
         raise StateError(f"{path}: larger than {limit} bytes")
     return data
 

@@ -29,8 +29,16 @@ def timestamp(now: float | None = None) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((moment - whole) * 1e6):06d}Z"
 
 
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127) if code not in (9, 10)}
+
+
 def ascii_text(text: str) -> str:
-    """Return *text* with everything that is not ASCII as backslash escapes."""
+    """Return *text* as printable ASCII, tabs and newlines: all else as backslash escapes.
+
+    Messages quote what strangers wrote; an escape sequence among it must not reach the terminal of whoever reads the log.
+    """
+    if not text.isprintable():
+        text = text.replace("\r\n", "\n").translate(_CONTROL)
     return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
@@ -58,7 +66,7 @@ class Sinks:
                     self._append(self.console, line)
             if self.stream is not None and level >= self.stream_level:
                 with contextlib.suppress(OSError, ValueError):
-                    text = f"<{_PRIORITY[level]}>{_NAMES[level]} {body}\n" if self.stream_is_journal else line
+                    text = _journal_text(level, body) if self.stream_is_journal else line
                     self.stream.write(text)  # type: ignore[attr-defined]
                     self.stream.flush()  # type: ignore[attr-defined]
 
@@ -75,14 +83,20 @@ class Sinks:
                 os.close(descriptor)
 
 
+def _journal_text(level: int, body: str) -> str:
+    # The journal takes each line for an entry of its own: without its mark a continuation would lose the priority, and
+    # a quoted line that begins with "<0>" would choose it.
+    mark = f"<{_PRIORITY[level]}>"
+    return f"{mark}{_NAMES[level]} " + body.replace("\n", f"\n{mark}") + "\n"
+
+
 def _cut(path: str) -> None:
-    with open(path, "rb") as stream:
-        stream.seek(-SIZE_KEPT, os.SEEK_END)
-        stream.readline()
-        tail = stream.read()
-    with open(path, "r+b") as stream:
-        stream.write(tail)
-        stream.truncate()
+    with open(path, "rb") as source, open(path, "r+b") as target:
+        source.seek(-SIZE_KEPT, os.SEEK_END)
+        source.readline()
+        while piece := source.read(1 << 16):
+            target.write(piece)
+        target.truncate()
 
 
 class Log:

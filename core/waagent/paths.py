@@ -20,7 +20,7 @@ class Paths:
     __slots__ = ("extension_log_dir", "lib_dir", "log_file", "pid_file", "root", "run_dir")
 
     def __init__(self, root: str = "/", values: dict[str, str] | None = None) -> None:
-        self.root = os.path.abspath(root)
+        self.root = "/" + os.path.abspath(root).lstrip("/")  # "//" is a name of its own to POSIX
         given = values or {}
 
         def place(key: str, default: str) -> str:
@@ -38,10 +38,9 @@ class Paths:
         return self.root == "/"
 
     def at(self, path: str) -> str:
-        """Return the absolute *path* placed under the root."""
-        if self.root == "/":
-            return os.path.normpath(path)
-        return os.path.join(self.root, path.lstrip("/"))
+        """Return the absolute *path* placed under the root; ``..`` in it does not lead out."""
+        below = os.path.normpath("/" + path.lstrip("/"))[1:]
+        return os.path.join(self.root, below) if below else self.root
 
     def lib(self, *parts: str) -> str:
         """Return a path below the state directory."""

@@ -1,0 +1,77 @@
+"""How a process of the service is started: one place knows its command line and environment. Standard library alone.
+
+A service process runs as ``python -I -S …/service/start.py --path=… -ROLE [--root=…] [-configuration-path:…]``: without
+the site module (every ``.pth`` costs memory for good) and with the module path of the process that starts it, so that
+editable and virtual environments keep working (measured.md §2).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+DAEMON, BOOT, WORKER = "-daemon", "-run-boot", "-run-exthandlers"
+"""The role words; tools look for ``waagent … -daemon`` and ``-run-exthandlers`` in the process table (cli §8)."""
+
+PATH_FLAG, ROOT_FLAG, CONF_FLAG, VERBOSE_FLAG, DEBUG_FLAG = (
+    "--path=",
+    "--root=",
+    "-configuration-path:",
+    "-verbose",
+    "-debug",
+)
+
+
+def module_path() -> list[str]:
+    """Return the absolute ``sys.path`` of this process without what only its own start put there.
+
+    The first entry of a process that was not started with ``-I`` is the folder of its script, or the current folder:
+    a root service must not import whatever lies there, unless the package itself does (a checkout).
+    """
+    entries = []
+    own = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    first_is_ours = not (sys.flags.isolated or getattr(sys.flags, "safe_path", False))
+    for number, entry in enumerate(sys.path):
+        path = os.path.abspath(entry)
+        stray = number == 0 and first_is_ours and path in _start_folders() and path != own
+        # A separator in a folder's name cannot be told from the next entry.
+        if entry and not stray and os.pathsep not in path and path not in entries:
+            entries.append(path)
+    if own not in entries:
+        entries.insert(0, own)
+    return entries
+
+
+def command(
+    role: str, *, root: str = "/", conf: str | None = None, verbose: bool = False, debug: bool = False
+) -> list[str]:
+    """Return the argv that starts the service process *role*.
+
+    Args:
+        role: :data:`DAEMON`, :data:`BOOT` or :data:`WORKER`.
+        root: the root that every path lies under (ruling 7).
+        conf: a configuration file that replaces the chain.
+        verbose: log VERBOSE lines.
+        debug: let a worker run without a supervisor (cli §3).
+    """
+    start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
+    argv = [sys.executable, "-I", "-S", start, PATH_FLAG + os.pathsep.join(module_path()), role]
+    if os.path.abspath(root) != "/":
+        argv.append(ROOT_FLAG + os.path.abspath(root))
+    if conf is not None:
+        argv.append(CONF_FLAG + os.path.abspath(conf))
+    if verbose:
+        argv.append(VERBOSE_FLAG)
+    if debug:
+        argv.append(DEBUG_FLAG)
+    return argv
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a service process: ours, with one malloc arena (0.6 MB less, measured.md §2)."""
+    return {**os.environ, "MALLOC_ARENA_MAX": "1"}
+
+
+def _start_folders() -> tuple[str, ...]:
+    script = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
+    return (os.getcwd(), os.path.dirname(script), os.path.dirname(os.path.realpath(script)))
