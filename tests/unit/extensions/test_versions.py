@@ -33,8 +33,9 @@ def test_the_highest_fitting_version_is_taken() -> None:
 
 
 def test_order_is_numeric_and_a_prerelease_comes_before_its_release() -> None:
+    shuffled = ["1.0.1", "1.0-rc2", "1.10", "nonsense", "1.0", "0.9", "1.0-beta", "1.0-alpha1"]
     ordered = ["nonsense", "0.9", "1.0-alpha1", "1.0-beta", "1.0-rc2", "1.0", "1.0.1", "1.10"]
-    assert sorted(ordered[::-1], key=versions.key) == ordered
+    assert sorted(shuffled, key=versions.key) == ordered
     assert versions.key("1.0") == versions.key("1.0.0")
 
 
