@@ -1,7 +1,7 @@
 """The raw parser of waagent.conf and its drop-ins (spec/configuration.md §1, §2). Standard library alone.
 
-The supervisor reads its few values here; :mod:`waagent.config` puts types, defaults and advice on top. Nothing that is in
-a file raises: what cannot be used becomes a line in ``problems``, because an agent that does not start cannot be repaired
+The supervisor reads its few values here; :mod:`waagent.config` puts types, defaults and advice on top. Nothing in a
+file raises: what cannot be used becomes a line in ``problems``, because an agent that does not start cannot be repaired
 from outside the machine.
 """
 
@@ -153,7 +153,7 @@ def read_file(raw: RawConfig, file: str, layer: str = FILE) -> bool:
 
 
 def place(root: str = "/") -> tuple[str, str]:
-    """Return main file and drop-in directory under *root*: the first row of :data:`PLACES` of which something exists."""
+    """Return main file and drop-in directory under *root*: the first row of :data:`PLACES` that exists."""
     rows = [(_under(root, main), _under(root, drop_ins)) for main, drop_ins in PLACES]
     for main, drop_ins in rows:
         if os.path.lexists(main):

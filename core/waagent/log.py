@@ -35,7 +35,7 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127) if code not in 
 def ascii_text(text: str) -> str:
     """Return *text* as printable ASCII, tabs and newlines: all else as backslash escapes.
 
-    Messages quote what strangers wrote; an escape sequence among it must not reach the terminal of whoever reads the log.
+    Messages quote what strangers wrote; an escape sequence in it must not reach the terminal of whoever reads the log.
     """
     if not text.isprintable():
         text = text.replace("\r\n", "\n").translate(_CONTROL)

@@ -1,25 +1,14 @@
 """How a process of the service is started: one place knows its command line and environment. Standard library alone.
 
-A service process runs as ``python -I -S …/service/start.py --path=… -ROLE [--root=…] [-configuration-path:…]``: without
+A service process runs as ``python -I -S …/service/start.py --path=… -ROLE [--root=…] [--conf=…] [--verbose]``: without
 the site module (every ``.pth`` costs memory for good) and with the module path of the process that starts it, so that
-editable and virtual environments keep working (measured.md §2).
+editable and virtual environments keep working (measured.md §2). :mod:`waagent.service.start` reads that command line.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-
-DAEMON, BOOT, WORKER = "-daemon", "-run-boot", "-run-exthandlers"
-"""The role words; tools look for ``waagent … -daemon`` and ``-run-exthandlers`` in the process table (cli §8)."""
-
-PATH_FLAG, ROOT_FLAG, CONF_FLAG, VERBOSE_FLAG, DEBUG_FLAG = (
-    "--path=",
-    "--root=",
-    "-configuration-path:",
-    "-verbose",
-    "-debug",
-)
 
 
 def module_path() -> list[str]:
@@ -42,28 +31,24 @@ def module_path() -> list[str]:
     return entries
 
 
-def command(
-    role: str, *, root: str = "/", conf: str | None = None, verbose: bool = False, debug: bool = False
-) -> list[str]:
+def command(role: str, *, root: str = "/", conf: str | None = None, verbose: bool = False) -> list[str]:
     """Return the argv that starts the service process *role*.
 
     Args:
-        role: :data:`DAEMON`, :data:`BOOT` or :data:`WORKER`.
+        role: ``daemon``, ``run-boot``, ``run-exthandlers`` or another word of :func:`waagent.service.start.run`. It
+            stands with one dash, as tools look for ``waagent … -daemon`` in the process table (cli §8).
         root: the root that every path lies under (ruling 7).
         conf: a configuration file that replaces the chain.
         verbose: log VERBOSE lines.
-        debug: let a worker run without a supervisor (cli §3).
     """
     start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
-    argv = [sys.executable, "-I", "-S", start, PATH_FLAG + os.pathsep.join(module_path()), role]
+    argv = [sys.executable, "-I", "-S", start, "--path=" + os.pathsep.join(module_path()), "-" + role.lstrip("-")]
     if os.path.abspath(root) != "/":
-        argv.append(ROOT_FLAG + os.path.abspath(root))
+        argv.append("--root=" + os.path.abspath(root))
     if conf is not None:
-        argv.append(CONF_FLAG + os.path.abspath(conf))
+        argv.append("--conf=" + os.path.abspath(conf))
     if verbose:
-        argv.append(VERBOSE_FLAG)
-    if debug:
-        argv.append(DEBUG_FLAG)
+        argv.append("--verbose")
     return argv
 
 
