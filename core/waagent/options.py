@@ -1,0 +1,270 @@
+"""Every configuration key that the agent's own parts know (spec/configuration.md §4, §7, §9; decisions.md "Floors").
+
+Plugins declare their options themselves (``declare_options``); the keys of features that are not installed stand here
+all the same, because files with them are in the field and ``-show-configuration`` has always printed them. A key is
+either effective or ``ignored`` with the reason. Defaults are the documented ones (ruling 39).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from waagent.records import Option
+
+if TYPE_CHECKING:
+    from waagent.config import Config
+
+
+def _flag(name: str, default: bool, summary: str, ignored: str | None = None) -> Option:
+    return Option(name, "bool", default, summary, ignored=ignored)
+
+
+def _number(name: str, default: int | None, summary: str, minimum: int | None = None) -> Option:
+    return Option(name, "int", default, summary, minimum=minimum)
+
+
+def _period(name: str, default: int | None, summary: str, default_from: str | None = None) -> Option:
+    # Below one second the agent would spin (configuration §3).
+    return Option(name, "int", default, summary, minimum=1, default_from=default_from)
+
+
+def _text(name: str, default: str | None, summary: str, choices: tuple[str, ...] | None = None) -> Option:
+    return Option(name, "text", default, summary, choices=choices)
+
+
+def _gone(name: str, reason: str) -> Option:
+    return Option(name, "text", None, "accepted, without effect", ignored=reason)
+
+
+_OF_2_0 = "it belonged to agent 2.0"
+_NO_EFFECT_SINCE = "it has had no effect since 2.2.45; Provisioning.Agent decides"
+
+CORE: tuple[Option, ...] = (
+    # Extensions
+    _flag("Extensions.Enabled", True, "handle extensions; n: status only, every 300 s"),
+    _period("Extensions.GoalStatePeriod", 6, "seconds between polls of the goal state, and between status reports"),
+    _period(
+        "Extensions.InitialGoalStatePeriod",
+        None,
+        "the same until the first goal state is done",
+        default_from="Extensions.GoalStatePeriod",
+    ),
+    _flag("Extensions.WaitForCloudInit", False, "wait for cloud-init before the first extension runs"),
+    _period("Extensions.WaitForCloudInitTimeout", 3600, "seconds to wait for cloud-init"),
+    _number("Extensions.WaitForPackageLock", 0, "seconds to wait for the package manager's lock before install", 0),
+    _text("Extensions.Launcher", "scope", "how handler commands start", ("scope", "service", "process")),
+    _flag("CGroups.EnforceLimits", True, "give handlers the limits that their manifests ask for, each in its scope"),
+    _text("CGroups.Excluded", "customscript,runcommand", "handlers without limits, comma separated"),
+    # Provisioning
+    _text("Provisioning.Agent", "auto", "who provisions: auto, waagent, cloud-init; any other word: nobody"),
+    _flag("Provisioning.DeleteRootPassword", False, "lock root's password when provisioning and deprovisioning"),
+    _flag("Provisioning.RegenerateSshHostKeyPair", True, "make new SSH host keys"),
+    _text("Provisioning.SshHostKeyPairType", "rsa", "type of the host key: rsa, dsa, ecdsa, ed25519, or auto for all"),
+    _flag("Provisioning.MonitorHostName", True, "publish a changed host name through DHCP"),
+    _period("Provisioning.MonitorHostNamePeriod", 30, "seconds between looks at the host name"),
+    _flag("Provisioning.DecodeCustomData", False, "decode custom data from base64"),
+    _flag("Provisioning.ExecuteCustomData", False, "run custom data after provisioning"),
+    _flag("Provisioning.AllowResetSysUser", False, "let the password of a system user be set"),
+    _text("Provisioning.PasswordCryptId", "6", "crypt method: 1, 2a, 5 or 6", ("1", "2a", "5", "6")),
+    _number("Provisioning.PasswordCryptSaltLength", 10, "characters of salt", 1),
+    # Resource disk
+    _flag("ResourceDisk.Format", True, "format and mount the resource disk"),
+    _text("ResourceDisk.Filesystem", "ext4", "its file system; needs mkfs of that name"),
+    _text("ResourceDisk.MountPoint", "/mnt/resource", "where it is mounted"),
+    _text("ResourceDisk.MountOptions", None, "options of mount -o, comma separated"),
+    _flag("ResourceDisk.EnableSwap", False, "make a swap file on it"),
+    _flag("ResourceDisk.EnableSwapEncryption", False, "encrypt the swap file (FreeBSD)"),
+    _number("ResourceDisk.SwapSizeMB", 0, "size of the swap file in MB"),
+    _flag("ResourceDisk.AllowReformat", False, "format a disk that holds another file system"),
+    # Logs
+    _flag("Logs.Verbose", False, "write VERBOSE lines to the log file"),
+    _flag("Logs.Console", True, "echo the log to /dev/console until the VM is provisioned"),
+    _flag("Logs.Collect", True, "collect and upload logs for support"),
+    _period("Logs.CollectPeriod", 3600, "seconds between collections"),
+    _text("Logs.File", "/var/log/waagent.log", "the log file"),
+    # Operating system
+    _flag(
+        "OS.AllowHTTP", False, "fall back to plain HTTP", "TLS is always there, and secrets never go over plain HTTP"
+    ),
+    _flag("OS.EnableFIPS", False, "set OPENSSL_FIPS=1 for every command"),
+    _flag("OS.EnableFirewall", False, "let root alone reach the WireServer"),
+    _period("OS.EnableFirewallPeriod", 300, "seconds between checks of the firewall rules"),
+    _period("OS.MonitorDhcpClientRestartPeriod", 30, "seconds between looks at the DHCP client"),
+    _period("OS.RemovePersistentNetRulesPeriod", 30, "seconds between looks for persistent network rules of udev"),
+    _number("OS.RootDeviceScsiTimeout", 300, "SCSI timeout of every sd* disk in seconds; 0 leaves it alone", 0),
+    _period("OS.RootDeviceScsiTimeoutPeriod", 30, "seconds between looks at that timeout"),
+    _text("OS.OpensslPath", "/usr/bin/openssl", "the openssl program, where one is needed"),
+    _text("OS.SshDir", "/etc/ssh", "folder of sshd_config and host keys"),
+    _number("OS.SshClientAliveInterval", 180, "ClientAliveInterval of sshd", 0),
+    Option("OS.HomeDir", "text", "/home", "parent of the users' homes", aliases=("Home.Dir",)),
+    _text("OS.PasswordPath", "/etc/shadow", "file of the password hashes"),
+    _text("OS.SudoersDir", "/etc/sudoers.d", "folder of the sudoers file of the provisioned user"),
+    _flag("OS.EnableRDMA", False, "load and set up the RDMA stack"),
+    _flag("OS.UpdateRdmaDriver", False, "install the RDMA driver; implies OS.EnableRDMA"),
+    _flag("OS.CheckRdmaDriver", True, "check the RDMA driver; y in a file implies OS.EnableRDMA"),
+    # Network, protocol, policy
+    _text("HttpProxy.Host", None, "proxy towards the internet; never used for the platform"),
+    _number("HttpProxy.Port", None, "its port; 80 when only the host is given", 1),
+    _text("Protocol.EndpointDiscovery", "dhcp", "dhcp: option 245; any other word: 168.63.129.16"),
+    _text("Policy.PolicyFilePath", "/etc/waagent_policy.json", "extension policy; in force when the file is there"),
+    _flag("Monitor.NetworkConfigurationChanges", False, "log changes of routes and interfaces"),
+    _text("Platform.WireServer", None, "host:port of another WireServer, for development"),
+    _text("Platform.HostPlugin", None, "host:port of another host plugin, for development"),
+    _text("Platform.Imds", None, "host:port of another metadata service, for development"),
+    _number("Status.MaxInterval", 30, "most seconds between status uploads; 0: one every period", 0),
+    # Plugins
+    _text("Plugins.Enabled", None, "plugins that are on, names or globs, comma separated"),
+    _text("Plugins.Disabled", None, "plugins that are off, names or globs, comma separated"),
+    _text("Plugins.ThirdParty", "all", "all, or listed: only those in Plugins.Enabled", ("all", "listed")),
+    _flag("Plugins.RequireTrustedFiles", True, "load only plugins whose files nobody but root can write"),
+    _text("Plugins.AllowList", None, "file that pins the plugins that may be loaded"),
+    # Update
+    _flag("AutoUpdate.Enabled", True, "update the agent; n: run the packaged version"),
+    Option(
+        "AutoUpdate.UpdateToLatestVersion",
+        "bool",
+        True,
+        "update the agent; n: run the newest version that is here",
+        default_from="AutoUpdate.Enabled",
+    ),
+    _text("AutoUpdate.GAFamily", "Prod", "family of versions to update from"),
+    _period("Autoupdate.Frequency", 3600, "seconds between looks for a new version"),
+    _flag("EnableOverProvisioning", True, "hold extensions while the platform says onHold"),
+    # Places and the rest
+    _text("Lib.Dir", "/var/lib/waagent", "state directory"),
+    _text("DVD.MountPoint", "/mnt/cdrom/secure", "where the provisioning medium is mounted"),
+    _text("Pid.File", "/var/run/waagent.pid", "pid of the daemon"),
+    _text("Extension.LogDir", "/var/log/azure", "logs of the extensions"),
+    _flag("DetectScvmmEnv", False, "look for System Center Virtual Machine Manager at start"),
+    # Debug
+    _period("Debug.CgroupCheckPeriod", 300, "seconds between checks of the agent's own resources"),
+    _flag("Debug.CgroupLogMetrics", False, "write resource metrics to the log"),
+    _flag("Debug.CgroupDisableOnProcessCheckFailure", True, "strangers in the agent's cgroup switch limits off"),
+    _flag("Debug.CgroupDisableOnQuotaCheckFailure", True, "throttling switches limits off"),
+    _number("Debug.AgentCpuQuota", 50, "per cent of one processor for the agent", 1),
+    _number("Debug.AgentCpuThrottledTimeThreshold", 120, "seconds of throttling that count as failure", 0),
+    _number("Debug.AgentMemoryQuota", 314572800, "bytes of memory for the agent", 0),
+    _flag("Debug.EnableAgentMemoryUsageCheck", False, "exit when above that"),
+    _flag("Debug.EnableFastTrack", True, "take goal states from the host plugin"),
+    _period("Debug.EtpCollectionPeriod", 300, "seconds between collections of extension events"),
+    _period("Debug.SelfUpdateHotfixFrequency", 14400, "seconds between looks for a hotfix"),
+    _period("Debug.SelfUpdateRegularFrequency", 86400, "seconds between looks for a regular version"),
+    _flag("Debug.EnableGAVersioning", True, "honour a version asked for in the goal state"),
+    _flag("Debug.EnableRsmDowngrade", False, "allow such a version to be older"),
+    _period("Debug.FirewallRulesLogPeriod", 86400, "seconds between firewall rules in the log"),
+    _flag("Debug.EnableExtensionPolicy", True, "enforce the policy file"),
+    Option(
+        "Debug.EnableExtSignatureValidation",
+        "bool",
+        True,
+        "check signatures of extension packages",
+        aliases=("Debug.EnableSignatureValidation",),
+    ),
+    _flag("Debug.EnableAgentSignatureValidation", False, "check signatures of agent packages"),
+    _flag("Debug.IgnoreExtSignatureValidationErrors", True, "report bad signatures without blocking"),
+    _text("Debug.SignatureValidationTelemetryExpiryTime", "2027-02-01", "day from which that is no longer reported"),
+    _number("Debug.SignatureValidationInitialDelay", 600, "seconds after start without validation", 0),
+    _number("Debug.SignatureValidationTimeout", 10, "seconds after which validation is given up", 0),
+    _flag("Debug.EnableCgroupV2ResourceLimiting", True, "limit the log collector on cgroup v2"),
+    _number("Debug.LogCollectorInitialDelay", 300, "seconds before the first collection", 0),
+    # Accepted and ignored (configuration §7)
+    _gone("Provisioning.Enabled", _NO_EFFECT_SINCE),
+    _gone("Provisioning.UseCloudInit", _NO_EFFECT_SINCE),
+    _gone("CGroups.Enabled", "CGroups.EnforceLimits decides"),
+    _gone("LBProbeResponder", _OF_2_0),
+    _gone("Role.StateConsumer", _OF_2_0),
+    _gone("Role.ConfigurationConsumer", _OF_2_0),
+    _gone("Role.TopologyConsumer", _OF_2_0),
+    _gone("Network.Interface", _OF_2_0),
+    _gone("OS.SshdConfigPath", "use OS.SshDir"),
+    _gone("Extensions.GoalStateHistoryCleanupPeriod", "history is bounded by number and size"),
+    Option(
+        "Debug.AutoUpdateHotfixFrequency",
+        "int",
+        14400,
+        "accepted, without effect",
+        ignored="use Debug.SelfUpdateHotfixFrequency",
+    ),
+    Option(
+        "Debug.AutoUpdateNormalFrequency",
+        "int",
+        86400,
+        "accepted, without effect",
+        ignored="use Debug.SelfUpdateRegularFrequency",
+    ),
+    _gone("Debug.CgroupMonitorExpiryTime", "the experiment ended with 2.12"),
+    _gone("Debug.CgroupMonitorExtensionName", "the experiment ended with 2.12"),
+)
+
+_OWNERS = (
+    ("Extensions.", "extensions"),
+    ("CGroups.", "extensions"),
+    ("Policy.", "extensions"),
+    ("Provisioning.MonitorHostName", "hostname"),
+    ("Provisioning.", "provisioning"),
+    ("ResourceDisk.", "resourcedisk"),
+    ("Logs.Collect", "logcollector"),
+    ("OS.EnableFirewall", "firewall"),
+    ("AutoUpdate.", "update"),
+    ("Autoupdate.", "update"),
+)
+
+_REPORTED_WHEN_OTHER = (
+    "Extensions.GoalStatePeriod",
+    "Extensions.InitialGoalStatePeriod",
+    "OS.EnableFirewallPeriod",
+    "Autoupdate.Frequency",
+    "Lib.Dir",
+)
+_REPORTED_WHEN_OFF = (
+    "OS.EnableFirewall",
+    "Extensions.Enabled",
+    "AutoUpdate.Enabled",
+    "AutoUpdate.UpdateToLatestVersion",
+    "Debug.EnableFastTrack",
+)
+
+
+def owner_of(name: str) -> str | None:
+    """Return the name of our own plugin that acts on the key *name*, or ``None`` when the core does."""
+    for beginning, owner in _OWNERS:
+        if name.startswith(beginning):
+            return owner
+    return None
+
+
+def remarks(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield key and warning for what is legal line by line and surprising taken together (configuration §4, §7)."""
+    if config.given("AutoUpdate.UpdateToLatestVersion") and config.given("AutoUpdate.Enabled"):
+        yield "AutoUpdate.UpdateToLatestVersion", "overrides AutoUpdate.Enabled, which is set too"
+    agent = config.text("Provisioning.Agent")
+    if agent not in ("auto", "waagent", "cloud-init", "disabled"):
+        yield "Provisioning.Agent", f"is {agent!r}, which acts as disabled (known: auto, waagent, cloud-init, disabled)"
+    if config.raw("Provisioning.Enabled") in ("n", "N") and not config.given("Provisioning.Agent"):
+        yield "Provisioning.Enabled", "has no effect; Provisioning.Agent=disabled or =cloud-init is meant"
+    if config.raw("Provisioning.UseCloudInit") in ("y", "Y"):
+        yield "Provisioning.UseCloudInit", "has no effect; Provisioning.Agent and Extensions.WaitForCloudInit decide"
+    if config.raw("OS.AllowHTTP") in ("y", "Y"):
+        yield "OS.AllowHTTP", "is refused: secrets never go over plain HTTP"
+    if config.text("HttpProxy.Host") and config.optional_integer("HttpProxy.Port") is None:
+        yield "HttpProxy.Host", "is set without HttpProxy.Port: port 80 is used"
+    port = config.optional_integer("HttpProxy.Port")
+    if port is not None and port > 65535:
+        yield "HttpProxy.Port", f"is {port}, which is no port: port 80 is used"
+    if port is not None and not config.text("HttpProxy.Host"):
+        yield "HttpProxy.Port", "is set without HttpProxy.Host: no proxy is used"
+
+
+def startup_report(config: Config) -> list[str]:
+    """Return one line per setting that changes how the agent is seen from outside (configuration §11)."""
+    lines = []
+    for name in _REPORTED_WHEN_OTHER:
+        if name == "OS.EnableFirewallPeriod" and not config.boolean("OS.EnableFirewall"):
+            continue
+        if name == "Autoupdate.Frequency" and not config.boolean("AutoUpdate.UpdateToLatestVersion"):
+            continue
+        if config.value(name) != config.default(name):
+            lines.append(f"{name} is {config.value(name)}, default {config.default(name)}")
+    lines += [f"{name} is off" for name in _REPORTED_WHEN_OFF if not config.boolean(name)]
+    return lines
