@@ -10,6 +10,11 @@ from __future__ import annotations
 import os
 import sys
 
+DAEMON = "daemon"
+BOOT = "run-boot"
+WORKER = "run-exthandlers"
+KEY_HELPER = "make-transport-key"
+
 
 def module_path() -> list[str]:
     """Return the absolute ``sys.path`` of this process without what only its own start put there.
@@ -31,25 +36,39 @@ def module_path() -> list[str]:
     return entries
 
 
-def command(role: str, *, root: str = "/", conf: str | None = None, verbose: bool = False) -> list[str]:
+def command(
+    role: str,
+    *,
+    root: str = "/",
+    conf: str | None = None,
+    verbose: bool = False,
+    code: str | None = None,
+    extra: tuple[str, ...] = (),
+) -> list[str]:
     """Return the argv that starts the service process *role*.
 
     Args:
-        role: ``daemon``, ``run-boot``, ``run-exthandlers`` or another word of :func:`waagent.service.start.run`. It
-            stands with one dash, as tools look for ``waagent … -daemon`` in the process table (cli §8).
+        role: one of the words above, which :func:`waagent.service.start.run` knows. It stands with one dash, as tools
+            look for ``waagent … -daemon`` in the process table (cli §8).
         root: the root that every path lies under (ruling 7).
         conf: a configuration file that replaces the chain.
         verbose: log VERBOSE lines.
+        code: a directory with another version of the agent, which runs instead of this one (ruling 17).
+        extra: further options for the role.
     """
+    path = module_path()
     start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
-    argv = [sys.executable, "-I", "-S", start, "--path=" + os.pathsep.join(module_path()), "-" + role.lstrip("-")]
+    if code is not None:
+        path.insert(0, code)
+        start = os.path.join(code, "waagent", "service", "start.py")
+    argv = [sys.executable, "-I", "-S", start, "--path=" + os.pathsep.join(path), "-" + role.lstrip("-")]
     if os.path.abspath(root) != "/":
         argv.append("--root=" + os.path.abspath(root))
     if conf is not None:
         argv.append("--conf=" + os.path.abspath(conf))
     if verbose:
         argv.append("--verbose")
-    return argv
+    return [*argv, *extra]
 
 
 def environment() -> dict[str, str]:

@@ -1,0 +1,39 @@
+"""The few configuration values that the supervisor needs, without the typed layer. Standard library alone."""
+
+from __future__ import annotations
+
+from waagent import conffile
+from waagent.paths import Paths
+
+
+class Settings:
+    """What the supervisor takes from the configuration.
+
+    Attributes:
+        paths: the agent's places.
+        verbose: ``Logs.Verbose``, or the flag.
+        packaged_only: run the installed version whatever was downloaded (configuration §4.7).
+        fips: ``OS.EnableFIPS``: children get ``OPENSSL_FIPS=1`` (service §1.3).
+        problems: what is wrong with the files, one line each.
+    """
+
+    __slots__ = ("fips", "packaged_only", "paths", "problems", "verbose")
+
+    def __init__(self, root: str, conf: str | None, verbose: bool) -> None:
+        """Read the configuration.
+
+        Raises:
+            ConfigError: *conf* names a file that does not exist.
+        """
+        raw = conffile.read_chain(root, conf)
+        self.paths = Paths(root, conffile.values_for_paths(raw))
+        self.verbose = verbose or _yes(raw.get("Logs.Verbose"), False)
+        latest = raw.get("AutoUpdate.UpdateToLatestVersion")
+        self.packaged_only = latest is None and not _yes(raw.get("AutoUpdate.Enabled"), True)
+        self.fips = _yes(raw.get("OS.EnableFIPS"), False)
+        self.problems = list(raw.problems)
+
+
+def _yes(value: str | None, default: bool) -> bool:
+    word = (value or "").lower()
+    return word == "y" if word in ("y", "n") else default
