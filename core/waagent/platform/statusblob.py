@@ -6,7 +6,7 @@ replaced by one that says so, and values of odd types become text.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -93,9 +93,9 @@ def build_status(
             "version": version,
         },
     }
-    names = dict.fromkeys([*features, *(name for part in parts for name in _items(part.features))])
+    names = dict.fromkeys(map(_text, [*features, *(name for part in parts for name in _items(part.features))]))
     if names:
-        document["supportedFeatures"] = [{"Key": _text(name), "Value": "1.0"} for name in names]
+        document["supportedFeatures"] = [{"Key": name, "Value": "1.0"} for name in names]
     return document
 
 
@@ -294,7 +294,7 @@ def host_plugin_body(call: StorageCall) -> bytes:
     """Return the body of ``PUT /status`` that makes the host plugin do *call* (wireserver §14.4)."""
     body: dict[str, Any] = {}
     if call.body is not None:
-        body["content"] = base64.b64encode(call.body).decode("ascii")
+        body["content"] = binascii.b2a_base64(call.body, newline=False).decode("ascii")
     body["headers"] = [{"headerName": name, "headerValue": value} for name, value in call.headers]
     body["requestUri"] = call.url
     return json.dumps(body, ensure_ascii=True).encode("ascii")
