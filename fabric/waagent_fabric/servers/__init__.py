@@ -1,0 +1,1 @@
+"""The platform's HTTP servers, one module each."""
