@@ -87,6 +87,8 @@ class Config:
         options: the options that the core knows; plugins add theirs with :meth:`declare`.
     """
 
+    UNKNOWN = "keys that nothing here knows are passed over"
+
     def __init__(self, raw: RawConfig, options: Iterable[Option] = CORE) -> None:
         self._raw = raw
         self._known: dict[str, _Known] = {}
@@ -155,8 +157,7 @@ class Config:
         if unknown:
             names = ", ".join(self._unknown_text(setting) for setting in unknown[:_MOST_NAMES])
             more = f" and {len(unknown) - _MOST_NAMES} more" if len(unknown) > _MOST_NAMES else ""
-            message = f"keys that nothing here knows are passed over: {names}{more}"
-            found.append(Problem("info", message))
+            found.append(Problem("info", f"{self.UNKNOWN}: {names}{more}"))
         return tuple(found)
 
     def report(self, log: Log) -> None:

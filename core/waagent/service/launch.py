@@ -78,4 +78,8 @@ def environment() -> dict[str, str]:
 
 def _start_folders() -> tuple[str, ...]:
     script = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
-    return (os.getcwd(), os.path.dirname(script), os.path.dirname(os.path.realpath(script)))
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = ""  # deleted under us
+    return (here, os.path.dirname(script), os.path.dirname(os.path.realpath(script)))

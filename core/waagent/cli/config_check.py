@@ -1,0 +1,31 @@
+"""``waagent config check``: what is wrong with the configuration, each with file and line; exit 1 when anything is."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from waagent.cli.session import Session
+
+
+def run(session: Session, arguments: argparse.Namespace) -> int:
+    """Print every problem and every unknown key; keys that are accepted and ignored do not fail the check."""
+    config = session.config
+    warnings = 0
+    for problem in config.problems:
+        if problem.message.startswith(config.UNKNOWN):
+            continue  # one line each, below
+        warnings += problem.level == "warning"
+        place = f"{problem.file}:{problem.line}: " if problem.file else ""
+        sys.stdout.write(f"{place}{problem.level}: {problem.message}\n")
+    for setting in config.unknown:
+        near = config.nearest(setting.key)
+        hint = f"; did you mean {near}?" if near else ""
+        sys.stdout.write(f"{setting.file}:{setting.line}: warning: unknown key {setting.key}{hint}\n")
+        warnings += 1
+    read = ", ".join(config.files) or "no file"
+    sys.stdout.write(f"{warnings} {'problem' if warnings == 1 else 'problems'} in {read}\n")
+    return 1 if warnings else 0
