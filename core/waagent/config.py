@@ -121,6 +121,11 @@ class Config:
         return tuple(self._raw.files)
 
     @property
+    def lines(self) -> tuple[Setting, ...]:
+        """Every line of the files in order of reading, overridden ones too: for keys of which more than one counts."""
+        return tuple(self._raw.lines)
+
+    @property
     def unknown(self) -> tuple[Setting, ...]:
         """The settings that count and whose keys nobody declared, in order of the files."""
         last = self._raw.settings
