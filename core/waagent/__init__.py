@@ -1,1 +1,198 @@
-"""waagent: a guest agent for virtual machines on Azure; the public API for plugin authors."""
+"""The public API of waagent, for plugins: everything a plugin may import, and nothing else.
+
+A plugin is an object (a module, or an instance of a class) whose functions are marked ``@hookimpl`` and named after
+hooks; it is found through an entry point of the group ``waagent.plugins`` or ``waagent.distros``::
+
+    from waagent import HealthCheck, hookimpl
+
+    @hookimpl
+    def check_health(agent):
+        return HealthCheck("acme.licence", "ok", "valid until 2030-01-01")
+
+Names are resolved when they are first used (PEP 562): importing this package loads nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # type checkers know the name; the module typing is not for free in the supervisor
+
+if TYPE_CHECKING:
+    from waagent.agent import Agent
+    from waagent.errors import (
+        AgentError,
+        CommandError,
+        ConfigError,
+        CryptError,
+        DhcpError,
+        ExtensionDownloadError,
+        ExtensionsConfigError,
+        HttpError,
+        InvalidContainer,
+        NoAnswer,
+        NotOnThisRoot,
+        PluginError,
+        ProtocolError,
+        ProtocolNotFound,
+        ResourceGone,
+        StateError,
+        Throttled,
+        VmSettingsNotSupported,
+        VmSettingsParseError,
+        VmSettingsSupportStopped,
+    )
+    from waagent.files import (
+        ensure_dir,
+        move_aside,
+        read_json,
+        read_limited,
+        sync_directory,
+        write_atomic,
+        write_json,
+    )
+    from waagent.log import Log, timestamp
+    from waagent.markers import HOOK_API, hookimpl
+    from waagent.paths import Paths
+    from waagent.plan import Plan, Step
+    from waagent.platform.models import (
+        AgentFamily,
+        CertificateInfo,
+        Dependency,
+        ExtensionReport,
+        ExtensionSettings,
+        ExtensionsGoalState,
+        GoalState,
+        GoalStateReport,
+        Handler,
+        HandlerReport,
+        HostingEnvironment,
+        Manifest,
+        ManifestVersion,
+        RemoteAccess,
+        RemoteUser,
+        StatusBlob,
+        StatusReport,
+        Substatus,
+        UpdateReport,
+    )
+    from waagent.records import (
+        Command,
+        HandlerCommand,
+        HealthCheck,
+        Launch,
+        LogSource,
+        Option,
+        Package,
+        Periodic,
+        Veto,
+    )
+    from waagent.redaction import bare_url, redact
+    from waagent.version import __version__
+
+_PLACES = {
+    "agent": ("Agent",),
+    "errors": (
+        "AgentError",
+        "CommandError",
+        "ConfigError",
+        "CryptError",
+        "DhcpError",
+        "ExtensionDownloadError",
+        "ExtensionsConfigError",
+        "HttpError",
+        "InvalidContainer",
+        "NoAnswer",
+        "NotOnThisRoot",
+        "PluginError",
+        "ProtocolError",
+        "ProtocolNotFound",
+        "ResourceGone",
+        "StateError",
+        "Throttled",
+        "VmSettingsNotSupported",
+        "VmSettingsParseError",
+        "VmSettingsSupportStopped",
+    ),
+    "files": (
+        "ensure_dir",
+        "move_aside",
+        "read_json",
+        "read_limited",
+        "sync_directory",
+        "write_atomic",
+        "write_json",
+    ),
+    "log": ("Log", "timestamp"),
+    "markers": ("HOOK_API", "hookimpl"),
+    "paths": ("Paths",),
+    "plan": ("Plan", "Step"),
+    "platform.models": (
+        "AgentFamily",
+        "CertificateInfo",
+        "Dependency",
+        "ExtensionReport",
+        "ExtensionSettings",
+        "ExtensionsGoalState",
+        "GoalState",
+        "GoalStateReport",
+        "Handler",
+        "HandlerReport",
+        "HostingEnvironment",
+        "Manifest",
+        "ManifestVersion",
+        "RemoteAccess",
+        "RemoteUser",
+        "StatusBlob",
+        "StatusReport",
+        "Substatus",
+        "UpdateReport",
+    ),
+    "records": (
+        "Command",
+        "HandlerCommand",
+        "HealthCheck",
+        "Launch",
+        "LogSource",
+        "Option",
+        "Package",
+        "Periodic",
+        "Veto",
+    ),
+    "redaction": ("bare_url", "redact"),
+    "version": ("__version__",),
+}
+_HOME = {name: place for place, names in _PLACES.items() for name in names}
+
+__all__ = [  # noqa: RUF022  (by topic, as a reader looks for them)
+    "__version__",
+    # writing hooks
+    "HOOK_API", "hookimpl", "Agent", "Plan", "Step",
+    # what hooks return and take
+    "Command", "HandlerCommand", "HealthCheck", "Launch", "LogSource", "Option", "Package", "Periodic", "Veto",
+    # what the platform says and is told
+    "AgentFamily", "CertificateInfo", "Dependency", "ExtensionReport", "ExtensionSettings", "ExtensionsGoalState",
+    "GoalState", "GoalStateReport", "Handler", "HandlerReport", "HostingEnvironment", "Manifest", "ManifestVersion",
+    "RemoteAccess", "RemoteUser", "StatusBlob", "StatusReport", "Substatus", "UpdateReport",
+    # files, texts and places
+    "Log", "Paths", "bare_url", "ensure_dir", "move_aside", "read_json", "read_limited", "redact", "sync_directory",
+    "timestamp", "write_atomic", "write_json",
+    # errors
+    "AgentError", "CommandError", "ConfigError", "CryptError", "DhcpError", "ExtensionDownloadError",
+    "ExtensionsConfigError", "HttpError", "InvalidContainer", "NoAnswer", "NotOnThisRoot", "PluginError",
+    "ProtocolError", "ProtocolNotFound", "ResourceGone", "StateError", "Throttled", "VmSettingsNotSupported",
+    "VmSettingsParseError", "VmSettingsSupportStopped",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    place = _HOME.get(name)
+    if place is None:
+        raise AttributeError(f"module 'waagent' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"waagent.{place}"), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

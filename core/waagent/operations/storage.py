@@ -1,0 +1,212 @@
+"""Operations on disks: provisioning media, the resource disk, swap, timeouts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from waagent.markers import changes, reads
+
+if TYPE_CHECKING:
+    from waagent.agent import Agent
+
+
+@reads()
+def find_provisioning_media(agent: Agent) -> str | None:
+    """Find the device that holds the provisioning data. Reading.
+
+    When: provisioning.
+    Arguments: ``agent``.
+    Returns: a device (``/dev/sr0``), or an empty text when there is none.
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes.
+    Example::
+
+        @hookimpl
+        def find_provisioning_media(agent):
+            return next(iter(sorted(glob.glob(agent.paths.at("/dev/cd[0-9]c")))), "")
+    """
+
+
+@changes()
+def mount_provisioning_media(agent: Agent, device: str, mount_point: str) -> bool | None:
+    """Mount the provisioning media, read-only. Changing.
+
+    When: provisioning.
+    Arguments: ``agent``; ``device``; ``mount_point``: an existing directory.
+    Returns: ``True`` when it is mounted.
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes.
+    Example::
+
+        @hookimpl
+        def mount_provisioning_media(agent, device, mount_point):
+            agent.run(("mount", "-o", "ro", "-t", "udf", device, mount_point), check=True)
+            return True
+    """
+
+
+@changes()
+def unmount_provisioning_media(agent: Agent, mount_point: str) -> bool | None:
+    """Unmount the provisioning media. Changing.
+
+    When: provisioning has read it.
+    Arguments: ``agent``; ``mount_point``.
+    Returns: ``True`` when nothing is mounted there.
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes.
+    Example::
+
+        @hookimpl
+        def unmount_provisioning_media(agent, mount_point):
+            agent.run(("umount", mount_point), check=True)
+            return True
+    """
+
+
+@changes()
+def eject_provisioning_media(agent: Agent, device: str) -> bool | None:
+    """Eject the provisioning media: it holds the password. Changing.
+
+    When: provisioning is done.
+    Arguments: ``agent``; ``device``.
+    Returns: ``True`` when it is done, or when the device cannot be ejected.
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes.
+    Example::
+
+        @hookimpl
+        def eject_provisioning_media(agent, device):
+            agent.run(("cdcontrol", "-f", device, "eject"), check=True)
+            return True
+    """
+
+
+@reads()
+def find_resource_disk(agent: Agent) -> str | None:
+    """Find the temporary disk of this machine size (resourcedisk §2). Reading.
+
+    When: the disk phase of the boot stage.
+    Arguments: ``agent``.
+    Returns: a device (``/dev/sdb``), or an empty text when there is none.
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes.
+    Example::
+
+        @hookimpl
+        def find_resource_disk(agent):
+            link = agent.paths.at("/dev/disk/azure/resource")
+            return os.path.realpath(link) if os.path.exists(link) else ""
+    """
+
+
+@reads()
+def read_resource_disk(agent: Agent, device: str) -> dict[str, Any] | None:
+    """Look at the disk before anything is decided (resourcedisk §4). Reading.
+
+    When: the disk phase, before and between its steps.
+    Arguments: ``agent``; ``device``.
+    Returns: ``table`` (``gpt``, ``mbr``, ``None``), ``partitions`` (each with ``device``, ``type``, ``filesystem``,
+        ``label``, ``contents``), ``mounted`` (mount point or ``None``).
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes.
+    Example::
+
+        @hookimpl
+        def read_resource_disk(agent, device):
+            table, partitions = parse_gpart(agent.run(("gpart", "show", device)).stdout)
+            return {"table": table, "partitions": partitions, "mounted": mount_point_of(device)}
+    """
+
+
+@changes()
+def format_resource_disk(agent: Agent, device: str, filesystem: str) -> str | None:
+    """Make one partition with a file system. Destroys what is on the disk: the caller has asked for vetoes. Changing.
+
+    When: the disk phase.
+    Arguments: ``agent``; ``device``; ``filesystem``: ``ext4``, ``xfs``, ….
+    Returns: the partition's device.
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes: a partition made by an earlier call is formatted again.
+    Example::
+
+        @hookimpl
+        def format_resource_disk(agent, device):
+            agent.run(("newfs", "-U", device + "p1"), check=True)
+            return device + "p1"
+    """
+
+
+@changes(options=None)
+def mount_resource_disk(agent: Agent, partition: str, mount_point: str, options: str | None) -> bool | None:
+    """Mount the resource disk. Changing.
+
+    When: the disk phase.
+    Arguments: ``agent``; ``partition``: a device; ``mount_point``: an existing directory;
+        ``options``: as ``mount -o`` takes them.
+    Returns: ``True`` when it is mounted.
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes.
+    Example::
+
+        @hookimpl
+        def mount_resource_disk(agent, partition, mount_point):
+            agent.run(("mount", "-t", "ufs", partition, mount_point), check=True)
+            return True
+    """
+
+
+@changes()
+def enable_swap(agent: Agent, path: str, size_mib: int) -> bool | None:
+    """Make a swap file and use it. Changing.
+
+    When: the disk phase, with ``ResourceDisk.EnableSwap=y``.
+    Arguments: ``agent``; ``path``: of the file; ``size_mib``: its size in MiB.
+    Returns: ``True`` when that much swap is in use there.
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes.
+    Example::
+
+        @hookimpl
+        def enable_swap(agent, path, size_mib):
+            allocate(path, size_mib << 20)
+            agent.run(("swapctl", "-a", path), check=True)
+            return True
+    """
+
+
+@changes()
+def set_scsi_timeout(agent: Agent, seconds: int) -> bool | None:
+    """Set the timeout of SCSI disks. Changing.
+
+    When: at start, from ``OS.RootDeviceScsiTimeout``.
+    Arguments: ``agent``; ``seconds``.
+    Returns: ``True`` when it is done.
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes.
+    Example::
+
+        @hookimpl
+        def set_scsi_timeout(agent, seconds):
+            agent.run(("sysctl", f"kern.cam.da.default_timeout={seconds}"), check=True)
+            return True
+    """

@@ -1,0 +1,182 @@
+"""What contributions return and decisions take: small frozen values, public API (architecture §5).
+
+A plugin says what it has (an option, a command, a check) and the core acts on it: that keeps plugins short and lets the
+core name the distribution that a conflicting or failing contribution came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    import argparse
+
+    from waagent.agent import Agent
+
+
+@attrs.frozen
+class Option:
+    """One configuration option (``waagent.conf``, drop-ins).
+
+    Attributes:
+        name: ``Area.Name``; a plugin's area is its own name (``Acme.Interval``).
+        kind: ``bool`` (``y``/``n``), ``int`` or ``text``.
+        default: the value when no file says anything, of that kind, or ``None``.
+        help: one line for ``waagent config``.
+        since: the product version that brought it.
+        aliases: other names that mean the same; the name itself wins over them.
+        choices: the texts that are allowed, ``None`` for any.
+        minimum: the least number that is allowed, ``None`` for any.
+        ignored: why the option is accepted and ignored, ``None`` when it does something.
+        default_from: another option whose value is the default of this one.
+    """
+
+    name: str
+    kind: str
+    default: object
+    help: str
+    since: str = "3.0.0"
+    aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] | None = None
+    minimum: int | None = None
+    ignored: str | None = None
+    default_from: str | None = None
+
+
+@attrs.frozen(eq=False)
+class Command:
+    """One command of ``waagent``.
+
+    Attributes:
+        name: the word, or two words (``plugins list``).
+        summary: one line for ``waagent help``.
+        run: does it and returns the exit code (ruling 5).
+        configure: adds options and arguments to the command's parser.
+        root: it needs root on the real root (exit 77 otherwise).
+        hidden: it is left out of the help.
+    """
+
+    name: str
+    summary: str
+    run: Callable[[Agent, argparse.Namespace], int]
+    configure: Callable[[argparse.ArgumentParser], None] | None = None
+    root: bool = True
+    hidden: bool = False
+
+
+@attrs.frozen(eq=False)
+class Periodic:
+    """One periodic duty of the worker.
+
+    Attributes:
+        name: a short name for the log and ``waagent plugins show``.
+        period: seconds, or the name of the option that holds them.
+        run: does it; called again one period after it returned.
+        lane: the thread it runs in; ``None`` for the lane of hooks.
+    """
+
+    name: str
+    period: float | str
+    run: Callable[[Agent], None]
+    lane: str | None = None
+
+
+@attrs.frozen(eq=False)
+class LogSource:
+    """Something for the log collector.
+
+    Attributes:
+        kind: ``file`` (a path, globs allowed), ``command`` (its output) or ``listing`` (of a directory).
+        value: the path or the command line.
+        priority: lower is collected first when the archive gets too large.
+    """
+
+    kind: str
+    value: str
+    priority: int = 100
+
+
+@attrs.frozen(eq=False)
+class HealthCheck:
+    """The answer of one check of ``waagent doctor``.
+
+    Attributes:
+        id: ``area.check``, stable, for scripts.
+        result: ``ok``, ``warning`` or ``failed``.
+        detail: what was found.
+        remedy: what to do about it; empty when there is nothing to do.
+    """
+
+    id: str
+    result: str
+    detail: str
+    remedy: str = ""
+
+
+@attrs.frozen
+class Veto:
+    """A plugin's no.
+
+    Attributes:
+        reason: for people and the status blob; no secrets.
+        code: the error code for the status blob, ``None`` for the caller's own.
+    """
+
+    reason: str
+    code: int | None = None
+
+
+@attrs.frozen(eq=False)
+class Package:
+    """A handler's package, downloaded and not yet unpacked.
+
+    Attributes:
+        path: the zip file.
+        signature: base64 of the detached CMS signature, empty when the package is unsigned.
+    """
+
+    handler_name: str
+    version: str
+    path: str
+    signature: str
+
+
+@attrs.frozen(eq=False)
+class HandlerCommand:
+    """One command of a handler, ready to start (extensions §12).
+
+    Attributes:
+        extension_name: of a multi-config handler, else ``None``.
+        operation: ``install``, ``update``, ``enable``, ``disable`` or ``uninstall``.
+        line: the command line from the handler's manifest, for ``/bin/sh -c``.
+        cwd: where it starts.
+        environment: the whole environment of the command. May hold secrets: never logged.
+        timeout: seconds.
+        run_dir: the run directory that holds its output and exit code.
+    """
+
+    handler_name: str
+    handler_version: str
+    extension_name: str | None
+    operation: str
+    line: str
+    cwd: str
+    environment: Mapping[str, str] = attrs.field(repr=False)
+    timeout: float
+    run_dir: str
+
+
+@attrs.frozen
+class Launch:
+    """How a handler's command is to be started.
+
+    Attributes:
+        prefix: arguments put before the command's wrapper (``systemd-run --scope …``).
+        scope: the unit that the command runs in, ``None`` when it has none of its own.
+    """
+
+    prefix: tuple[str, ...]
+    scope: str | None
