@@ -1,0 +1,409 @@
+"""Typed options with origin: what is accepted, what is refused and said (configuration §3, §12)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waagent.conffile import RawConfig, parse_text, read_chain
+from waagent.config import Config, Origin
+from waagent.options import CORE, startup_report
+from waagent.records import Option
+
+
+def config(text: str = "") -> Config:
+    raw = RawConfig()
+    raw.files.append("/etc/waagent.conf")
+    raw.lines = parse_text(text, "/etc/waagent.conf")
+    raw.settings = {setting.key: setting for setting in raw.lines}
+    return Config(raw)
+
+
+def warnings(of: Config) -> list[str]:
+    return [str(problem) for problem in of.problems if problem.level == "warning"]
+
+
+def infos(of: Config) -> list[str]:
+    return [str(problem) for problem in of.problems if problem.level == "info"]
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("Provisioning.RegenerateSshHostKeyPair", True),
+        ("Provisioning.MonitorHostName", True),
+        ("Provisioning.DeleteRootPassword", False),
+        ("ResourceDisk.Format", True),
+        ("ResourceDisk.Filesystem", "ext4"),
+        ("OS.RootDeviceScsiTimeout", 300),
+        ("OS.EnableFirewall", False),
+        ("OS.EnableFirewallPeriod", 300),
+        ("OS.CheckRdmaDriver", True),
+        ("OS.OpensslPath", "/usr/bin/openssl"),
+        ("HttpProxy.Port", None),
+        ("Extensions.GoalStatePeriod", 6),
+        ("Extensions.InitialGoalStatePeriod", 6),
+        ("Status.MaxInterval", 30),
+        ("Logs.File", "/var/log/waagent.log"),
+        ("Debug.EnableExtensionPolicy", True),
+    ],
+)
+def test_defaults_are_the_documented_ones(name: str, default: object) -> None:
+    assert config().value(name) == default
+    assert config().origin(name) == Origin("default")
+
+
+def test_every_default_fits_its_kind_and_every_reference_exists() -> None:
+    options = config().options
+    assert config().problems == ()
+    for option in options.values():
+        assert option.help
+        assert option.default_from is None or option.default_from in options
+        assert option.choices is None or option.default in option.choices
+        assert option.minimum is None or option.default is None or option.default >= option.minimum  # type: ignore[operator]
+    assert len(options) == len(CORE), "a name stands twice"
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("Logs.Verbose=y", "Logs.Verbose", True),
+        ("Logs.Verbose=Y", "Logs.Verbose", True),
+        ("Logs.Collect=n", "Logs.Collect", False),
+        ("Logs.Collect=N", "Logs.Collect", False),
+        ("Logs.Collect=None", "Logs.Collect", True),
+        ("HttpProxy.Port=1_0", "HttpProxy.Port", 10),
+        ("HttpProxy.Port= +80 ", "HttpProxy.Port", 80),
+        ("ResourceDisk.SwapSizeMB=-1", "ResourceDisk.SwapSizeMB", -1),
+        ("ResourceDisk.MountOptions=", "ResourceDisk.MountOptions", ""),
+        ("OS.OpensslPath=None", "OS.OpensslPath", "/usr/bin/openssl"),
+        ("Extensions.WaitForCloudInitTimeout=60", "Extensions.WaitForCloudInitTimeout", 60),
+    ],
+)
+def test_what_is_accepted(line: str, name: str, value: object) -> None:
+    assert config(line).value(name) == value
+    assert [text for text in warnings(config(line)) if "HttpProxy.Host" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("Logs.Collect=yes", "Logs.Collect", True),
+        ("Logs.Collect=0", "Logs.Collect", True),
+        ("Logs.Collect=", "Logs.Collect", True),
+        ("HttpProxy.Port=", "HttpProxy.Port", None),
+        ("Autoupdate.Frequency=soon", "Autoupdate.Frequency", 3600),
+        ("Autoupdate.Frequency=" + "9" * 5000, "Autoupdate.Frequency", 3600),
+        ("Autoupdate.Frequency=99999999999", "Autoupdate.Frequency", 3600),
+        ("Provisioning.PasswordCryptId=7", "Provisioning.PasswordCryptId", "6"),
+        ("Lib.Dir=relative", "Lib.Dir", "/var/lib/waagent"),
+        ("Lib.Dir=", "Lib.Dir", "/var/lib/waagent"),
+    ],
+)
+def test_what_is_refused_is_said_once_with_place_and_default(line: str, name: str, value: object) -> None:
+    read = config("\n" + line)
+    assert read.value(name) == value
+    assert read.origin(name) == Origin("default")
+    (warning,) = warnings(read)
+    assert warning.startswith(f"/etc/waagent.conf:2: {name}=")
+    text = {True: "y", None: "None"}.get(value, str(value))  # type: ignore[arg-type]
+    assert warning.endswith(f"the default {text} is used")
+    assert len(warning) < 250
+
+
+@pytest.mark.parametrize("number", [0, -5])
+def test_periods_below_a_second_become_one(number: int) -> None:
+    read = config(f"Extensions.GoalStatePeriod={number}")
+    assert read.integer("Extensions.GoalStatePeriod") == 1
+    assert "is below 1" in warnings(read)[0]
+
+
+def test_no_period_of_the_registry_can_spin() -> None:
+    for option in CORE:
+        if re.search(r"(Period|Frequency)$", option.name) and not option.ignored:
+            assert config(f"{option.name}=0").integer(option.name) == 1, option.name
+
+
+def test_unknown_keys_share_one_line_that_names_each_and_the_nearest_known() -> None:
+    read = config("logs.verbose=y\nAcme.Interval=3\nResourcedisk.Formt=n\n  # Old=y\n=stray\n")
+    (info,) = infos(read)
+    assert "logs.verbose (/etc/waagent.conf:1, did you mean Logs.Verbose?)" in info
+    assert "Acme.Interval (/etc/waagent.conf:2)" in info
+    assert "did you mean ResourceDisk.Format?" in info
+    assert "Old" not in info
+    assert warnings(read) == []
+    assert read.raw("Acme.Interval") == "3"
+
+
+def test_a_flood_of_unknown_keys_stays_one_short_line() -> None:
+    read = config("".join(f"Q{number}{'x' * 300}=1\n" for number in range(500)))
+    (info,) = infos(read)
+    assert "and 480 more" in info
+    assert len(info) < 4000
+
+
+def test_an_old_name_acts_as_the_new_one_with_a_warning() -> None:
+    read = config("Home.Dir=/x")
+    assert read.text("OS.HomeDir") == "/x"
+    assert read.origin("OS.HomeDir") == Origin("file", "/etc/waagent.conf", 1)
+    (warning,) = warnings(read)
+    assert "OS.HomeDir" in warning
+    both = config("Home.Dir=/x\nOS.HomeDir=/y")
+    assert both.text("OS.HomeDir") == "/y"
+    assert "passed over" in warnings(both)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "newest", "conflict"),
+    [
+        ("", True, False),
+        ("AutoUpdate.Enabled=n", False, False),
+        ("AutoUpdate.UpdateToLatestVersion=y\nAutoUpdate.Enabled=n", True, True),
+        ("AutoUpdate.UpdateToLatestVersion=n\nAutoUpdate.Enabled=y", False, True),
+        ("AutoUpdate.UpdateToLatestVersion=n", False, False),
+    ],
+)
+def test_the_two_update_keys(text: str, newest: bool, conflict: bool) -> None:
+    read = config(text)
+    assert read.boolean("AutoUpdate.UpdateToLatestVersion") is newest
+    assert any("overrides AutoUpdate.Enabled" in warning for warning in warnings(read)) is conflict
+
+
+def test_a_default_can_be_another_options_value() -> None:
+    read = config("Extensions.GoalStatePeriod=20")
+    assert read.integer("Extensions.InitialGoalStatePeriod") == 20
+    assert read.origin("Extensions.InitialGoalStatePeriod").line == 1
+    assert not read.given("Extensions.InitialGoalStatePeriod")
+    assert (
+        config("Extensions.GoalStatePeriod=20\nExtensions.InitialGoalStatePeriod=2").integer(
+            "Extensions.InitialGoalStatePeriod"
+        )
+        == 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "proxy", "warned"),
+    [
+        ("", None, False),
+        ("HttpProxy.Host=proxy\nHttpProxy.Port=3128", ("proxy", 3128), False),
+        ("HttpProxy.Host=proxy", ("proxy", 80), True),
+        ("HttpProxy.Host=proxy\nHttpProxy.Port=123456", ("proxy", 80), True),
+        ("HttpProxy.Port=3128", None, True),
+    ],
+)
+def test_a_proxy_without_a_port_is_on_80(text: str, proxy: tuple[str, int] | None, warned: bool) -> None:
+    read = config(text)
+    assert read.http_proxy == proxy
+    assert bool(warnings(read)) is warned
+
+
+def test_ignored_keys_say_why_and_keep_their_default() -> None:
+    read = config("LBProbeResponder=y\nOS.AllowHTTP=y\nOS.SshdConfigPath=/etc/sshd\n")
+    assert read.value("LBProbeResponder") is None
+    assert read.boolean("OS.AllowHTTP") is False
+    assert any("OS.SshDir" in info for info in infos(read))
+    assert any("OS.AllowHTTP is refused" in warning for warning in warnings(read))
+
+
+def test_provisioning_enabled_n_points_at_the_key_that_counts() -> None:
+    (warning,) = warnings(config("Provisioning.Enabled=n"))
+    assert "Provisioning.Agent=disabled" in warning
+    assert warnings(config("Provisioning.Enabled=n\nProvisioning.Agent=cloud-init")) == []
+    assert "acts as disabled" in warnings(config("Provisioning.Agent=cloudinit"))[0]
+
+
+def test_origins_tell_the_layers_apart(tmp_path: Path) -> None:
+    for name, text in {
+        "usr/lib/waagent/conf.d/v.conf": "Logs.Collect=n\n",
+        "etc/waagent.conf": "\nLogs.Verbose=y\n",
+        "etc/waagent.conf.d/d.conf": "ResourceDisk.Format=n\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    read = Config(read_chain(str(tmp_path)))
+    assert read.origin("Logs.Collect") == Origin("vendor", str(tmp_path / "usr/lib/waagent/conf.d/v.conf"), 1)
+    assert read.origin("Logs.Verbose") == Origin("file", str(tmp_path / "etc/waagent.conf"), 2)
+    assert read.origin("ResourceDisk.Format").kind == "drop-in"
+    assert str(read.origin("OS.SshDir")) == "default"
+
+
+def test_a_plugin_adds_options_and_gives_defaults_to_known_ones() -> None:
+    read = config("Acme.Interval=5\n")
+    assert infos(read)
+    read.declare(
+        "acme",
+        [
+            Option("Acme.Interval", "int", 60, "seconds", minimum=1),
+            Option("Acme.Mode", "text", "fast", "mode"),
+            Option("OS.PasswordPath", "text", "/etc/master.passwd", "passwords"),
+        ],
+    )
+    assert infos(read) == []
+    assert read.integer("Acme.Interval") == 5
+    assert read.origin("Acme.Mode") == Origin("plugin default", plugin="acme")
+    assert read.text("OS.PasswordPath") == "/etc/master.passwd"
+    assert str(read.origin("OS.PasswordPath")) == "default of plugin acme"
+    assert read.plugin("Acme.Mode") == "acme"
+    assert read.plugin("ResourceDisk.Format") == "resourcedisk"
+
+
+def test_a_file_wins_over_a_plugins_default() -> None:
+    read = config("OS.PasswordPath=/etc/mine\n")
+    read.declare("bsd", [Option("OS.PasswordPath", "text", "/etc/master.passwd", "passwords")])
+    assert read.text("OS.PasswordPath") == "/etc/mine"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        Option("Acme.X", "list", "a", "kind"),
+        Option("Acme.X", "bool", None, "no default"),
+        Option("Acme.X", "int", True, "a switch for a number"),
+        Option("Acme.X", "text", 3, "a number for a text"),
+        Option("Logs.Verbose", "text", "y", "another kind"),
+        Option("Home.Dir", "text", "/h", "an alias"),
+    ],
+)
+def test_a_plugins_faulty_option_is_left_out_and_named(option: Option) -> None:
+    read = config()
+    read.declare("acme", [option, Option("Acme.Good", "bool", True, "good")])
+    assert read.boolean("Acme.Good") is True
+    (warning,) = warnings(read)
+    assert option.name in warning
+    assert "plugin acme" in warning
+    assert read.boolean("Logs.Verbose") is False
+
+
+def test_two_plugins_with_one_name_do_not_share_it() -> None:
+    read = config()
+    read.declare("first", [Option("Acme.X", "int", 1, "x")])
+    read.declare("second", [Option("Acme.X", "int", 2, "x")])
+    assert read.integer("Acme.X") == 1
+    assert "second" in warnings(read)[0]
+
+
+def test_defaults_that_lead_in_a_circle_end() -> None:
+    raw = RawConfig()
+    read = Config(raw, [Option("A", "int", 1, "a", default_from="B"), Option("B", "int", 2, "b", default_from="A")])
+    assert read.value("A") in (1, 2)
+
+
+def test_getters_refuse_the_wrong_kind_and_unknown_names() -> None:
+    read = config()
+    with pytest.raises(TypeError):
+        read.boolean("Lib.Dir")
+    with pytest.raises(TypeError):
+        read.text("Logs.Verbose")
+    with pytest.raises(TypeError):
+        read.integer("Logs.Verbose")
+    with pytest.raises(TypeError):
+        read.integer("HttpProxy.Port")
+    with pytest.raises(KeyError):
+        read.value("No.Such")
+
+
+def _sample_of(path: Path, first: str) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    begin = lines.index(first)
+    end = next(number for number in range(begin, len(lines)) if "=" not in lines[number])
+    return "\n".join(lines[begin:end])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "first", "count"),
+    [("001_*.txt", "Provisioning.Enabled=y", 23), ("002_*.txt", "Extensions.Enabled=y", 29)],
+)
+def test_the_documented_samples_are_understood_key_by_key(seeds: Path, pattern: str, first: str, count: int) -> None:
+    read = config(_sample_of(next(seeds.glob(pattern)), first))
+    assert read.unknown == ()
+    assert warnings(read) == []
+    settings = [
+        line
+        for line in read.options
+        if read.raw(line) is not None or line in _sample_of(next(seeds.glob(pattern)), first)
+    ]
+    assert len(settings) == count
+    assert read.value("Provisioning.SshHostKeyPairType") == "rsa"
+    assert read.value("ResourceDisk.MountOptions") is None
+    for name in settings:
+        assert read.options[name].ignored or read.raw(name) is None or read.given(name), name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (  # Debian
+            "Provisioning.Agent=cloud-init\nProvisioning.SshHostKeyPairType=auto\nOS.EnableFirewall=n\n"
+            "AutoUpdate.Enabled=n\n",
+            {"Provisioning.Agent": "cloud-init", "AutoUpdate.UpdateToLatestVersion": False, "OS.EnableFirewall": False},
+        ),
+        (  # Photon
+            "Provisioning.Enabled=n\nProvisioning.UseCloudInit=y\nRole.StateConsumer=None\nRole.TopologyConsumer=None\n"
+            "Role.ConfigurationConsumer=None\nProvisioning.DecodeCustomData=y\nResourceDisk.Format=n\n",
+            {"Provisioning.DecodeCustomData": True, "ResourceDisk.Format": False, "Provisioning.Agent": "auto"},
+        ),
+        (  # OpenBSD
+            "ResourceDisk.Filesystem=ufs2\nResourceDisk.EnableSwap=y\nResourceDisk.SwapSizeMB=65536\n"
+            "OS.OpensslPath=/usr/local/bin/eopenssl\nOS.PasswordPath=/etc/master.passwd\n",
+            {"ResourceDisk.SwapSizeMB": 65536, "OS.PasswordPath": "/etc/master.passwd"},
+        ),
+        (  # Alpine
+            "Network.Interface=eth0\nLBProbeResponder=y\nProvisioning.ExecuteCustomData=y\n",
+            {"Provisioning.ExecuteCustomData": True, "Network.Interface": None},
+        ),
+        (  # BIG-IP
+            "Lib.Dir=/shared/vadc/azure/waagent/\nOS.SshdConfigPath=/config/ssh/sshd_config\n",
+            {"Lib.Dir": "/shared/vadc/azure/waagent/"},
+        ),
+    ],
+)
+def test_files_that_distributions_ship(text: str, expected: dict[str, object]) -> None:
+    read = config(text)
+    assert read.unknown == ()
+    assert {name: read.value(name) for name in expected} == expected
+
+
+def test_the_startup_report_lists_what_changes_the_agents_looks() -> None:
+    assert startup_report(config()) == ["OS.EnableFirewall is off"]
+    lines = startup_report(
+        config(
+            "Extensions.GoalStatePeriod=60\nOS.EnableFirewall=y\nOS.EnableFirewallPeriod=30\nAutoUpdate.Enabled=n\n"
+            "Autoupdate.Frequency=60\nLib.Dir=/srv\n"
+        )
+    )
+    assert lines == [
+        "Extensions.GoalStatePeriod is 60, default 6",
+        "OS.EnableFirewallPeriod is 30, default 300",
+        "Lib.Dir is /srv, default /var/lib/waagent",
+        "AutoUpdate.Enabled is off",
+        "AutoUpdate.UpdateToLatestVersion is off",
+    ]
+
+
+@given(
+    st.sampled_from([option.name for option in CORE]), st.text(st.characters(blacklist_characters="\n"), max_size=60)
+)
+def test_no_value_of_any_option_raises_or_changes_its_type(name: str, value: str) -> None:
+    read = config(f"{name}={value}")
+    option = read.options[name]
+    expected = {"bool": bool, "int": int, "text": str}[option.kind]
+    result = read.value(name)
+    assert type(result) is expected or (result is None and option.default is None)
+    assert all(str(problem) for problem in read.problems)
+
+
+def test_the_worker_pays_for_no_difflib_and_no_heavy_module() -> None:
+    code = (
+        "import sys; from waagent.config import Config; from waagent.conffile import RawConfig; Config(RawConfig());"
+        "print([m for m in ('difflib','ssl','logging','dataclasses','subprocess','pathlib','json') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
