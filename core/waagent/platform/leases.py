@@ -96,9 +96,9 @@ def _parse_blocks(data: bytes, option: str, now: float | None) -> str | None:
 
 
 def _is_valid(text: str, now: float) -> bool:
-    """Whether ``never;``, ``4 2026/01/31 08:15:42;`` or ``epoch 1769847342; # ...`` lies in the future."""
+    """Whether ``0 never;``, ``4 2026/01/31 08:15:42;`` or ``epoch 1769847342; # ...`` lies in the future."""
     expiry = text.partition(";")[0].strip()
-    if expiry == "never":
+    if expiry.endswith("never"):
         return True
     epoch = _EPOCH.match(expiry)
     if epoch:
