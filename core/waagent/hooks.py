@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from waagent.containment import Containment, Outcome
 from waagent.errors import NoAnswer, PluginError
-from waagent.markers import HOOK_DEADLINE
+from waagent.markers import HOOK_DEADLINE, OPERATION, Traits
 from waagent.records import Command, HealthCheck, Launch, LogSource, Option, Periodic, Veto
 from waagent.registry import Implementation, Registry
 
@@ -170,13 +170,18 @@ class Hooks:
 
     # ---- Distribution operations, duties ----
 
-    def call_operation(self, name: str, *, any_root_only: bool = False, **arguments: Any) -> Any:
+    def operation(self, name: str) -> Traits | None:
+        """Return what is known of the distribution operation *name*, ``None`` when there is none."""
+        traits = self._registry.traits.get(name)
+        return traits if traits is not None and traits.kind == OPERATION else None
+
+    def call_operation(self, name: str, arguments: Mapping[str, Any], *, any_root_only: bool = False) -> Any:
         """Return the first answer to the distribution operation *name*.
 
         Args:
             name: a name of ``waagent.operations``.
-            any_root_only: ask only plugins that change nothing outside the agent's root (ruling 7).
             arguments: every argument of the operation.
+            any_root_only: ask only plugins that change nothing outside the agent's root (ruling 7).
 
         Raises:
             NoAnswer: nobody answered; names each plugin that failed.

@@ -2,7 +2,7 @@
 
 Implement a hook by a function of the same name, marked ``@hookimpl``, that takes the arguments it needs of those listed
 (any subset, by name, without defaults): arguments may be added later without breaking anybody. One plugin's failure is
-logged under its name and never keeps the next plugin from being called. Order (ruling 20): events and contributions
+logged under its name and never keeps the next plugin from being called. Order: events and contributions
 run the distribution's plugins, our features, then third parties by name; decisions run third parties first, then the
 distribution's plugins from the most special to the most general, then our features. ``tryfirst`` and ``trylast`` have
 no effect, and wrappers are refused.

@@ -1,7 +1,7 @@
 """Registered plugins: what pluggy holds and checks, and in which order implementations are called (ruling 20).
 
 pluggy's traps are dealt with here (models.md 2.3): a plugin is registered through a plain holder of its marked
-functions, so properties never run and classes with ``__eq__`` are welcome; whatever goes wrong takes the plugin out whole.
+functions, so properties never run and classes with ``__eq__`` are welcome; whatever goes wrong takes it out whole.
 """
 
 from __future__ import annotations

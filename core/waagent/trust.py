@@ -87,7 +87,7 @@ def untrusted_file(path: str, allowed: frozenset[int]) -> str | None:
     return None
 
 
-def fingerprint(place: Place) -> list[object]:
+def fingerprint(place: Place) -> tuple[int, ...]:
     """Return newest change, number and total size of the files of *place*: differs when one was changed."""
     newest = count = size = 0
     for path in _everything(place):
@@ -102,7 +102,7 @@ def fingerprint(place: Place) -> list[object]:
         newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
         count += 1
         size += status.st_size
-    return [newest, count, size]
+    return newest, count, size
 
 
 class AllowList:

@@ -65,7 +65,7 @@ def set_password(agent: Agent, name: str, password: str) -> bool | None:
 
         @hookimpl
         def set_password(agent, name, password):
-            agent.run(("chpasswd", "-e"), input=f"{name}:{hashed(agent, password)}\\n", check=True)
+            agent.run(("chpasswd", "-e"), input=f"{name}:{hashed(agent, password)}".encode(), check=True)
             return True
     """
 

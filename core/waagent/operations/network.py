@@ -317,7 +317,7 @@ def set_firewall(agent: Agent, endpoint: str, uid: int) -> bool | None:
 
         @hookimpl
         def set_firewall(agent, endpoint, uid):
-            agent.run(("nft", "-f", "-"), input=rules(endpoint, uid), check=True)
+            agent.run(("nft", "-f", "-"), input=rules(endpoint, uid).encode(), check=True)
             return True
     """
 
