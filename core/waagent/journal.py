@@ -303,11 +303,15 @@ class Journal:
 
     def _rewrite(self) -> None:
         lines: list[str] = []
-        lines.extend(json.dumps(end, separators=(",", ":")) for end in list(self._ends.values())[-_ENDS_KEPT:])
+        ends = dict(list(self._ends.items())[-_ENDS_KEPT:])
+        lines.extend(json.dumps(end, separators=(",", ":")) for end in ends.values())
+        kept: dict[tuple[str, str], _Known] = {}
         for (plan, step), known in self._known.items():
             failures = known.failures if known.boot == self.boot else 0
             if not (known.once or failures):
                 continue
+            kept[plan, step] = known
+            known.failures_before = 0
             record: Record = {"e": known.last, "t": round(time.time(), 3), "b": known.boot, "p": plan, "s": step}
             if known.once:
                 record["once"] = True
@@ -320,5 +324,6 @@ class Journal:
         data = "".join(line + "\n" for line in lines)
         self.close()
         write_atomic(self.path, data)
+        self._known, self._ends = kept, ends
         self._size = self._compacted = len(data)
         self._torn = False
