@@ -1,0 +1,258 @@
+"""Measure this agent and the distribution's own in turn, on the same embedded platform at the platform's addresses.
+
+Needs root (namespaces of its own; nothing outside them and the scratch directory is touched). ``make bench``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agents import HANDLER, Agent, Other, Ours
+from instruments import ProcessEvents, cpu, memory, tree
+
+from waagent_fabric import Fabric, HandlerSpec, SettingsSpec
+
+NAME, VERSION = "Example.Quick", "1.0.0"
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWNET = 0x20000, 0x4000000, 0x40000000
+
+# What is measured: key, words, unit, how two numbers are compared.
+ROWS = (
+    ("rss", "resident memory, idle with one extension (RSS)", "MB"),
+    ("pss", "the same, shared pages divided (PSS)", "MB"),
+    ("cpu_idle", "CPU idle, share of one core", "%"),
+    ("requests", "requests idle, per hour", ""),
+    ("bytes", "bytes of request bodies idle, per hour", "kB"),
+    ("connections", "TCP connections opened idle, per hour", ""),
+    ("forks", "processes started while idle, per hour", ""),
+    ("first_request", "start → first goal-state request", "s"),
+    ("first_status", "start → first status uploaded", "s"),
+    ("cpu_start", "CPU spent until then", "s"),
+    ("first_install", "first goal state with an extension → success in the blob", "s"),
+    ("handler_start", "new settings → handler starts, median", "s"),
+    ("success", "new settings → success in the blob, median", "s"),
+    ("twenty", "20 extensions in one goal state → all successes in the blob", "s"),
+    ("many", "200 extensions in one goal state → all successes in the blob", "s"),
+    ("many_cpu", "CPU of the agent and its handlers for those 200", "s"),
+)
+
+
+def enter_namespaces() -> None:
+    """Leave the machine's network, mounts and host name; take the platform's addresses in the new network."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWUTS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    for command in (
+        "mount --make-rprivate /",
+        "ip link set lo up",
+        "ip addr add 168.63.129.16/32 dev lo",
+        "ip addr add 169.254.169.254/32 dev lo",
+        "ip link add eth0 type veth peer name eth1",
+        "ip addr add 10.0.0.4/24 dev eth0",
+        "ip link set eth0 up",
+        "ip link set eth1 up",
+        "ip route add default via 10.0.0.1",
+        "ip route add 168.63.129.16/32 dev lo",
+    ):
+        subprocess.run(command.split(), check=True)
+
+
+def goal(sequence: int, count: int = 1) -> list[HandlerSpec]:
+    """Return a desired state of *count* quick handlers."""
+    return [
+        HandlerSpec(
+            NAME if number == 0 else f"{NAME}{number}",
+            VERSION,
+            settings=[SettingsSpec(public={"n": sequence}, sequence_number=sequence)],
+        )
+        for number in range(count)
+    ]
+
+
+def successes(document: dict[str, Any] | None, sequence: int) -> int:
+    """Return how many extensions the status document reports as successful for *sequence*."""
+    found = 0
+    for item in (document or {}).get("aggregateStatus", {}).get("handlerAggregateStatus", ()):
+        settings = item.get("runtimeSettingsStatus") or {}
+        status = settings.get("settingsStatus", {}).get("status", {}).get("status")
+        found += str(settings.get("sequenceNumber")) == str(sequence) and status == "success"
+    return found
+
+
+class Bench:
+    """One agent on one fabric."""
+
+    def __init__(self, fabric: Fabric, agent: Agent, events: ProcessEvents, arguments: argparse.Namespace) -> None:
+        self.fabric = fabric
+        self.agent = agent
+        self.events = events
+        self.arguments = arguments
+        self.pid = 0
+        self.sequence = 0
+        self.results: dict[str, float] = {}
+
+    def wait(self, sequence: int, count: int, timeout: float) -> float:
+        """Wait for *count* successes; return when the document came."""
+        self.fabric.wait_for(lambda: successes(self.fabric.status, sequence) >= count, timeout, f"{count} successes")
+        return next(record.time for record in self.fabric.statuses if successes(record.document, sequence) >= count)
+
+    def publish(self, count: int = 1) -> float:
+        """Publish the next goal state; return when."""
+        self.sequence += 1
+        now = time.time()
+        self.fabric.publish(goal(self.sequence, count))
+        return now
+
+    def say(self, words: str) -> None:
+        """Tell the reader of the terminal where the run is."""
+        print(f"  [{self.agent.name}] {words}", file=sys.stderr, flush=True)
+
+    def run(self) -> dict[str, float]:
+        """Do everything; return the results by key."""
+        try:
+            self.start()
+            self.first_install()
+            self.idle()
+            self.reaction()
+            self.crowd("twenty", 20, 600)
+            if self.arguments.many:
+                self.crowd("many", self.arguments.many, 2400)
+        finally:
+            self.agent.stop()
+        return self.results
+
+    def start(self) -> None:
+        self.say("start")
+        self.fabric.publish([])
+        self.fabric.clear_records()
+        self.pid = self.agent.start()
+        record = self.fabric.wait_for_request("wireserver", "comp=goalstate", timeout=60)[0]
+        self.results["first_request"] = record.time - self.agent.started
+        self.fabric.wait_for_status(timeout=60)
+        self.results["cpu_start"] = cpu(self.pid)
+        self.results["first_status"] = self.fabric.statuses[0].time - self.agent.started
+
+    def first_install(self) -> None:
+        self.say("first install")
+        time.sleep(8)
+        published = self.publish()
+        self.results["first_install"] = self.wait(self.sequence, 1, 120) - published
+
+    def idle(self) -> None:
+        seconds = self.arguments.idle
+        self.say(f"idle for {seconds:.0f} s")
+        time.sleep(20)
+        self.fabric.clear_records()
+        family = tree(self.pid)
+        self.events.watch(family)
+        spent, began = cpu(self.pid), time.monotonic()
+        time.sleep(seconds)
+        took = time.monotonic() - began
+        hour = 3600 / took
+        self.results["cpu_idle"] = 100 * (cpu(self.pid) - spent) / took
+        self.results["forks"] = self.events.started() * hour
+        requests = self.fabric.requests
+        self.results["requests"] = len(requests) * hour
+        self.results["bytes"] = sum(record.size for record in requests) * hour / 1000
+        self.results["connections"] = self.fabric.connections * hour
+        used = memory(self.pid)
+        self.results["rss"], self.results["pss"] = used.rss, used.pss
+        for pid, rss, pss, words in used.processes:
+            self.say(f"{pid} {rss:.1f} MB RSS {pss:.1f} MB PSS {words}")
+
+    def reaction(self) -> None:
+        starts, ends = [], []
+        for number in range(self.arguments.rounds):
+            self.say(f"new settings {number + 1} of {self.arguments.rounds}")
+            time.sleep(6.5 + 6 * number / self.arguments.rounds)  # every part of a period is met once
+            before = len(self.agent.handler_starts())
+            published = self.publish()
+            ends.append(self.wait(self.sequence, 1, 120) - published)
+            starts.append(self.agent.handler_starts()[before] - published)
+        if starts:
+            self.results["handler_start"] = statistics.median(starts)
+            self.results["success"] = statistics.median(ends)
+
+    def crowd(self, key: str, count: int, timeout: float) -> None:
+        self.say(f"{count} extensions in one goal state")
+        for number in range(1, count):
+            self.fabric.add_package(f"{NAME}{number}", VERSION, package(f"{NAME}{number}"))
+        time.sleep(8)
+        spent = cpu(self.pid)
+        published = self.publish(count)
+        self.results[key] = self.wait(self.sequence, count, timeout) - published
+        self.results[f"{key}_cpu"] = cpu(self.pid) - spent
+
+
+def package(name: str) -> dict[str, bytes | str]:
+    """Return the files of a quick handler."""
+    manifest = {"handlerManifest": {f"{word}Command": f"handler {word}" for word in ("install", "enable", "disable")}}
+    for word in ("update", "uninstall"):
+        manifest["handlerManifest"][f"{word}Command"] = f"handler {word}"
+    manifest["handlerManifest"]["reportHeartbeat"] = False  # type: ignore[assignment]
+    return {"HandlerManifest.json": json.dumps([manifest | {"name": name}]), "handler": HANDLER}
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """Return the results as a table with ratios."""
+    ours, other = results.get("waagent", {}), results.get("other", {})
+    lines = ["| What | waagent | other | ratio |", "|---|---|---|---|"]
+    for key, words, unit in ROWS:
+        if key not in ours and key not in other:
+            continue
+        cells = [f"{value[key]:.3g} {unit}".strip() if key in value else "–" for value in (ours, other)]
+        ratio = f"{ours[key] / other[key]:.2f}" if key in ours and other.get(key) else "–"
+        lines.append(f"| {words} | {cells[0]} | {cells[1]} | {ratio} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run what was asked for; print the table; write it with the machine's facts as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--agents", default="waagent,other", help="which, in this order")
+    parser.add_argument("--idle", type=float, default=120.0, help="seconds of the idle window")
+    parser.add_argument("--rounds", type=int, default=8, help="how many new settings")
+    parser.add_argument("--many", type=int, default=0, help="also so many extensions in one goal state (200)")
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        print("bench: needs root for namespaces", file=sys.stderr)
+        return 77
+    kinds: dict[str, Callable[[Path], Agent]] = {"waagent": Ours, "other": Other}
+    scratch = Path(tempfile.mkdtemp(prefix="waagent-bench-"))
+    results: dict[str, dict[str, float]] = {}
+    try:
+        wanted = arguments.agents.split(",")
+        if "other" in wanted:
+            Other.fetch(scratch / "packages")
+        socket_first = ProcessEvents()
+        enter_namespaces()
+        socket_first.listen()
+        for name in wanted:
+            (scratch / name).mkdir()
+            with Fabric.at_real_addresses() as fabric:
+                fabric.add_package(NAME, VERSION, package(NAME))
+                results[name] = Bench(fabric, kinds[name](scratch / name), socket_first, arguments).run()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, Linux {platform.release()}\n")
+    print(table(results))
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps({"python": platform.python_version(), "results": results}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
