@@ -109,7 +109,7 @@ class Platform:
         self._manifests: dict[str, dict[str, ManifestEntry]] = {}
         self._known_containers: set[str] = set()
         self._known_config_names: set[str] = set()
-        self._sequence = 0
+        self.sequence = 0
         self._rotations = 0
         self._last_ticks = 0
         self._etag = int(time.time())
@@ -289,7 +289,7 @@ class Platform:
         activity_id: str | None,
         correlation_id: str | None,
     ) -> ExtensionsSpec:
-        self._sequence += 1
+        self.sequence += 1
         if created_ticks is None:
             created_ticks = self._last_ticks = max(ticks_now(), self._last_ticks + 10)
         protected = {}
@@ -309,7 +309,7 @@ class Platform:
             self._status_blob_type = status_blob
         profile = None
         if on_hold is not None:
-            data = vmsettings.artifacts_profile(on_hold, self._sequence)
+            data = vmsettings.artifacts_profile(on_hold, self.sequence)
             profile = self.store.put(f"/$system/{self.vm.name}.{self.vm.vm_id}.vmSettings", data)
         return ExtensionsSpec(
             handlers=handlers,
@@ -324,7 +324,7 @@ class Platform:
             created_ticks=created_ticks,
             activity_id=str(uuid.uuid4()) if activity_id is None else activity_id,
             correlation_id=str(uuid.uuid4()) if correlation_id is None else correlation_id,
-            sequence=self._sequence,
+            sequence=self.sequence,
         )
 
     def _family(self, family: FamilySpec) -> FamilySpec:

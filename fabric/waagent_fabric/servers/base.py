@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qs, urlsplit
 
@@ -179,6 +180,10 @@ class Server:
         try:
             response = await self._answer(request, exchange, fault)
             status = 0 if response is None else response.status
+        except Exception:
+            # An error of the fabric must not pass for one of the platform's answers.
+            exchange.complain("fabric", traceback.format_exc())
+            raise
         finally:
             peer = request.transport.get_extra_info("peername") if request.transport else None
             self._platform.add_request(
@@ -238,12 +243,9 @@ class Server:
         return self._response(request, Answer(200, body))
 
     def _response(self, request: web.BaseRequest, answer: Answer) -> web.Response:
-        response = web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
+        body = None if answer.status == 304 else answer.body
+        response = web.Response(status=answer.status, body=body, headers=dict(answer.headers))
         response.headers.setdefault("Server", self._banner)
-        if request.method == "HEAD" or answer.status == 304:
-            response.content_length = None if answer.status == 304 else len(answer.body)
-            if answer.status == 304:
-                response.body = None
         return response
 
     async def _hold(self, seconds: float) -> None:
