@@ -211,8 +211,8 @@ class _Reader:
         depends_on = parent.find_all("DependsOn")
         if len(depends_on) > 1:
             raise InvalidHandler(
-                f"Multiple DependsOn found for the same extension: {self.name} "
-                f"and version: {self.version} (Expected: 1; Available: {len(depends_on)})"
+                "Extension Handler can only have a single dependsOn node for Single config extensions. "
+                f"Found: {len(depends_on)}"
             )
         level = _level(depends_on[0], self.name, self.notes) if depends_on else 0
         edges = _edges(depends_on[0]) if depends_on else ()

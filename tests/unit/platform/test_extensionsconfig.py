@@ -251,7 +251,7 @@ MISMATCH = "Extension PluginSettings Version Mismatch! Expected PluginSettings v
         (node(single() * 3), f"Multiple RuntimeSettings found {VERSION_AND} (Expected: 1; Available: 3)", []),
         (
             node(single() + '<DependsOn dependencyLevel="1"/><DependsOn dependencyLevel="1"/>'),
-            f"Multiple DependsOn found {VERSION_AND} (Expected: 1; Available: 2)",
+            "Extension Handler can only have a single dependsOn node for Single config extensions. Found: 2",
             [],
         ),
         (
