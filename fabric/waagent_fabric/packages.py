@@ -73,6 +73,12 @@ setting() {  # of the public settings: a number or a plain text
         value=${value%\"}
     esac
 }
+open_protected() {  # prints the protected settings, opened as real handlers do (extensions §7)
+    setting protectedSettingsCertThumbprint ''
+    pair=$config/../../$value
+    setting protectedSettings ''
+    echo "$value" | base64 -d | openssl cms -inform DER -decrypt -recip "$pair.crt" -inkey "$pair.prv"
+}
 write_status() {  # status code message
     file=$statuses/$prefix$sequence.status
     printf '[{"version":"1.0","timestampUTC":"2026-01-02T03:04:05Z","status":{"name":"%s","operation":"%s",' \
@@ -212,7 +218,9 @@ def sample_package(
     settings ``sleep``, ``exitCode``, ``status`` and ``message`` (numbers, plain texts) steer one enable.
 
     Args:
-        install, enable, disable, update, uninstall: shell lines run by that operation; ``exit 7`` fails it.
+        install, enable, disable, update, uninstall: shell lines run by that operation; ``exit 7`` fails it. They
+            find ``$logs``, ``$config``, ``$statuses``, ``$sequence``, ``setting NAME DEFAULT`` (sets ``$value``) and
+            ``open_protected`` (prints the decrypted protected settings).
         status: what enable reports at its end; ``None`` writes no status file.
         code, message, substatus: of that report; *substatus* is any JSON value.
         long_run: seconds: enable returns at once with ``transitioning``, a detached child reports *status* later.

@@ -76,8 +76,9 @@ def test_debians_agent_enables_an_extension_and_reports_it(tmp_path: Path) -> No
     shutil.copytree("/etc", scratch / "etc", symlinks=True, ignore_dangling_symlinks=True)
     (scratch / "etc/waagent.conf").write_text(CONF)
 
+    namespaces = ["unshare", "-n", "-m", "-u", "-p", "-f", "--mount-proc", "--kill-child"]
     ran = subprocess.run(
-        ["unshare", "-n", "-m", "-u", "-p", "-f", "--mount-proc", "--kill-child", sys.executable, __file__, tree, scratch],
+        [*namespaces, sys.executable, __file__, tree, scratch],
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
 
@@ -141,13 +142,7 @@ def drive(tree: str, scratch: str) -> None:
 def exercise(fabric, scratch: str) -> dict:
     from waagent_fabric import HandlerSpec, SettingsSpec, sample_package
 
-    open_settings = """
-    thumbprint=$(sed -n 's/.*"protectedSettingsCertThumbprint": *"\\([0-9A-F]*\\)".*/\\1/p' "$config/$sequence.settings")
-    sed -n 's/.*"protectedSettings": *"\\([^"]*\\)".*/\\1/p' "$config/$sequence.settings" | base64 -d |
-        openssl cms -inform DER -decrypt -recip "$config/../../$thumbprint.crt" -inkey "$config/../../$thumbprint.prv" \\
-        >>"$logs/opened" || exit 9
-    echo >>"$logs/opened"
-    """
+    open_settings = 'open_protected >>"$logs/opened" || exit 9; echo >>"$logs/opened"'
 
     def goal(version: str, sequence: int) -> list[HandlerSpec]:
         settings = SettingsSpec(public={"n": sequence}, protected={"secret": SECRET}, sequence_number=sequence)
