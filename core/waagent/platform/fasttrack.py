@@ -19,7 +19,7 @@ from waagent.platform import ticks
 from waagent.platform.arbiter import FAST_TRACK
 from waagent.platform.models import MINIMUM_TIMESTAMP
 from waagent.platform.observations import EventSink
-from waagent.platform.vmsettings import VmSettings
+from waagent.platform.vmsettings import VmSettings, redact_vm_settings
 
 RECHECK = 6 * 3600.0
 """Seconds until a host plugin without vmSettings is asked again."""
@@ -33,11 +33,13 @@ class SettingsMemory:
     Attributes:
         supported: they were served last time, or by ``fast_track.json`` in an earlier life.
         cached: the last document that could be used.
+        redacted: it, without its secrets, for the history.
     """
 
     def __init__(self, path: str, clock: Callable[[], float], log: Log, events: EventSink | None) -> None:
         self.supported = os.path.exists(path)
         self.cached: VmSettings | None = None
+        self.redacted = ""
         self._path = path
         self._clock = clock
         self._log = log
@@ -90,9 +92,11 @@ class SettingsMemory:
         self.cached = None
         return VmSettingsSupportStopped(self.fast_track_timestamp)
 
-    def adopt(self, settings: VmSettings) -> bool:
-        """Remember a document; return whether it differs from the one before."""
+    def adopt(self, settings: VmSettings, data: bytes) -> bool:
+        """Remember a document, given as parsed and as sent; return whether it differs from the one before."""
         is_new = self.cached is None or self.cached.etag != settings.etag
+        if is_new:
+            self.redacted = redact_vm_settings(data)
         self.supported = True
         self.cached = settings
         if settings.host_plugin_version != self._version:

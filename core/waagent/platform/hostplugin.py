@@ -86,7 +86,7 @@ class HostPlugin:
         """
         if self._is_initialised:
             return
-        headers = header_pairs({"x-ms-containerid": self._known().container_id})
+        headers = header_pairs({"x-ms-containerid": self.known().container_id})
         try:
             answer = self.endpoint.call("host-versions", "GET", self.endpoint.url("/versions"), headers)
         except Throttled as problem:
@@ -113,7 +113,7 @@ class HostPlugin:
             verify: the goal state is a fast-track one.
             manifest_uri: for a package: where its manifest came from (DIFF-17).
         """
-        known = self._known()
+        known = self.known()
         return header_pairs(
             {
                 "x-ms-version": API_VERSION,
@@ -136,7 +136,7 @@ class HostPlugin:
         body = host_plugin_body(call)
         if self.endpoint.saw_proxy_agent and len(body) > PROXY_AGENT_LIMIT:
             raise ProtocolError(f"the status has {len(body)} bytes, more than the guest proxy agent lets through")
-        known = self._known()
+        known = self.known()
         headers = header_pairs(
             {
                 "x-ms-version": API_VERSION,
@@ -165,7 +165,7 @@ class HostPlugin:
             raise HttpError(f"HostGAPlugin: Upload VM logs failed: {problem}") from None
 
     def _put_log_once(self, archive: bytes) -> Answer:
-        known = self._known()
+        known = self.known()
         headers = header_pairs(
             {
                 "x-ms-version": API_VERSION,
@@ -198,7 +198,16 @@ class HostPlugin:
             self._refresh()
             return call()
 
-    def _known(self) -> Identity:
+    def refresh_identity(self) -> None:
+        """Read the goal state once more, after an answer that says that the identity is stale."""
+        self._refresh()
+
+    def known(self) -> Identity:
+        """Return who this machine is; reads the goal state when that was not done yet.
+
+        Raises:
+            ProtocolError: it cannot be read.
+        """
         known = self._identity()
         if known is None:
             self._refresh()
@@ -228,7 +237,7 @@ class HostPlugin:
             return self.with_fresh_identity(lambda: self._vm_settings_once(force))
 
     def _vm_settings_once(self, force: bool) -> VmSettings:
-        known = self._known()
+        known = self.known()
         memory = self.settings
         correlation = str(uuid.uuid4())
         cached = None if force else memory.cached
@@ -281,7 +290,7 @@ class HostPlugin:
             settings = parse_vm_settings(without_bom(answer), etag, notes)
         except VmSettingsNotSupported as problem:
             raise memory.not_supported(str(problem)) from None
-        if memory.adopt(settings):
+        if memory.adopt(settings, answer.body):
             self._log.info(
                 f"Fetched new vmSettings [HostGAPlugin correlation ID: {correlation} eTag: {etag} "
                 f"source: {settings.source}]"

@@ -1,0 +1,147 @@
+"""Where the WireServer is (wireserver §2)."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Sequence
+
+from waagent.errors import DhcpError, StateError
+from waagent.files import ensure_dir, read_limited, write_atomic
+from waagent.log import INFO, WARNING, Log
+from waagent.paths import Paths
+from waagent.platform import leases
+
+DEFAULT = "168.63.129.16"
+PORT = 80
+PROTOCOL = "WireProtocol"
+
+ENDPOINT_FILE = "WireServerEndpoint"
+PROTOCOL_FILE = "Protocol"
+
+# 168.63.129.16 as the kernel writes it, least significant byte first.
+_ROUTE_MARK = "10813FA8"
+_OLD_PROTOCOL = "MetadataProtocol"
+_OLD_PROTOCOL_FILES = ("V2TransportPrivate.pem", "V2TransportCert.pem", "Certificates.p7b")
+_LEASE_LIMIT = 1 << 20
+
+
+class Discovery:
+    """Finds the endpoint and remembers it for the other processes of this boot.
+
+    Args:
+        paths: everything is looked for under this root.
+        log: what was found, and what could not be read.
+        dhcp: asks the network; ``None`` where that cannot be (another root).
+    """
+
+    def __init__(self, paths: Paths, log: Log, dhcp: Callable[[], str | None] | None = None) -> None:
+        self._paths = paths
+        self._log = log
+        self._dhcp = dhcp
+        self.skip_leases = False
+        """Set after a failed detection: the cached leases may be of another network (``skip_cache``)."""
+
+    def resolve(self, configured: str | None = None, *, static: bool = False) -> str:
+        """Return ``host:port`` of the WireServer.
+
+        The first that answers: the configured development endpoint; the saved or the well-known address when discovery
+        is switched off; the kernel's route; the address saved in this boot; cached leases; the network.
+
+        Args:
+            configured: ``Platform.WireServer``.
+            static: ``Protocol.EndpointDiscovery`` is not ``dhcp``.
+
+        Raises:
+            DhcpError: nobody knows.
+        """
+        if configured:
+            return configured if ":" in configured else f"{configured}:{PORT}"
+        saved = self.saved()
+        if static:
+            return f"{saved or DEFAULT}:{PORT}"
+        if self._has_route():
+            return f"{DEFAULT}:{PORT}"
+        if saved and self._read(PROTOCOL_FILE) == PROTOCOL:
+            return f"{saved}:{PORT}"
+        found = None if self.skip_leases else self._from_leases(leases.LEASE_GLOBS)
+        if not found and self._dhcp is not None:
+            try:
+                found = self._dhcp()
+            except DhcpError as problem:
+                self._log.periodic(3600, "dhcp", WARNING, str(problem))
+        # A lease that failed once may have been right: the WireServer was down then.
+        found = found or self._from_leases(leases.LEASE_GLOBS)
+        if not found:
+            raise DhcpError("No route, no saved address, no lease and no DHCP answer names the WireServer")
+        return f"{found}:{PORT}"
+
+    def saved(self) -> str | None:
+        """Return the address that an earlier detection saved, ``None`` when there is none."""
+        text = self._read(ENDPOINT_FILE)
+        return text if text and _is_host(text) else None
+
+    def remember(self, endpoint: str) -> None:
+        """Save what was found; remove what an agent of before 2.2.48 left (wireserver §2.1).
+
+        Args:
+            endpoint: ``host:port``.
+        """
+        was_old = self._read(PROTOCOL_FILE) == _OLD_PROTOCOL or os.path.exists(self._paths.lib(_OLD_PROTOCOL_FILES[1]))
+        try:
+            ensure_dir(self._paths.lib_dir)
+            host = endpoint.rpartition(":")[0]
+            for name, text in ((ENDPOINT_FILE, host), (PROTOCOL_FILE, PROTOCOL)):
+                if self._read(name) != text:
+                    write_atomic(self._paths.lib(name), text)
+            for name in _OLD_PROTOCOL_FILES if was_old else ():
+                if os.path.exists(self._paths.lib(name)):
+                    os.unlink(self._paths.lib(name))
+        except OSError as problem:
+            self._log.warning(f"Cannot save the endpoint: {problem}")
+
+    def forget(self) -> None:
+        """Remove what was saved: at a service start a disk may have moved to another environment (wireserver §2.2)."""
+        for name in (ENDPOINT_FILE, PROTOCOL_FILE):
+            try:
+                os.unlink(self._paths.lib(name))
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                self._log.warning(f"Cannot delete {self._paths.lib(name)}: {problem.strerror}")
+
+    def _has_route(self) -> bool:
+        try:
+            table = read_limited(self._paths.at("/proc/net/route"), 4 << 20)
+        except (OSError, StateError):
+            return False
+        return any(_ROUTE_MARK in line.upper() for line in table.decode("ascii", "replace").splitlines())
+
+    def _from_leases(self, places: Sequence[tuple[str, str]]) -> str | None:
+        found = None
+        for pattern, form in places:
+            for path in sorted(glob.glob(self._paths.at(pattern))):
+                try:
+                    address = leases.PARSERS[form](read_limited(path, _LEASE_LIMIT))
+                except (OSError, StateError) as problem:
+                    self._log.periodic(3600, f"lease {path}", WARNING, f"Cannot read the lease {path}: {problem}")
+                    continue
+                if address:
+                    self._log.periodic(3600, f"found {path}", INFO, f"Found the endpoint {address} in {path}")
+                    found = address
+            if found:
+                return found
+        return None
+
+    def _read(self, name: str) -> str | None:
+        try:
+            return read_limited(self._paths.lib(name), 4096).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, StateError) as problem:
+            self._log.warning(f"Cannot read {self._paths.lib(name)}: {problem}")
+            return None
+
+
+def _is_host(text: str) -> bool:
+    return len(text) <= 253 and all(letter.isalnum() or letter in ".-" for letter in text) and text.isascii()
