@@ -138,12 +138,12 @@ def _within(text: str, size: Callable[[str], int]) -> str:
     sizes = [size(letter) for letter in text[: MAX_DESCRIPTION + 1]]
     if len(text) <= MAX_DESCRIPTION and sum(sizes) <= MAX_DESCRIPTION:
         return text
-    total = len(_CUT)
-    for position, bytes_needed in enumerate(sizes):
-        total += bytes_needed
-        if total > MAX_DESCRIPTION:
-            return text[:position] + _CUT
-    return text
+    room = MAX_DESCRIPTION - len(_CUT)
+    kept = 0
+    while sizes[kept] <= room:
+        room -= sizes[kept]
+        kept += 1
+    return text[:kept] + _CUT
 
 
 def _xml_size(letter: str) -> int:

@@ -135,7 +135,7 @@ def _pieces(secret: str) -> set[str]:
     if len(secret) < _SHORTEST:
         return set()
     middle = len(secret) // 2
-    return {secret[:_PIECE], secret[-_PIECE:], secret[middle : middle + _PIECE]} - {secret[-1:], ""}
+    return {secret[:_PIECE], secret[-_PIECE:], secret[middle : middle + _PIECE]}
 
 
 def _secrets(root: xmldoc.Element) -> list[str]:

@@ -45,7 +45,7 @@ class HandlerReader:
         )
 
     def _read(self, item: dict[str, Any]) -> None:
-        # The problems of identity come last, so that whatever can be reported by number is known by then.
+        # Every part is read whatever is wrong with another, so that what can be reported by number is known.
         problems: list[ProtocolError] = []
         for part in (self._read_identity, self._read_locations, self._read_settings):
             try:

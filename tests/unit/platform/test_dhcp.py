@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waagent.errors import DhcpError
+from waagent.platform import dhcp
 from waagent.platform.dhcp import DhcpAnswer, build_discover, exchange, parse_options, parse_response
 
 Captured = Callable[[str], bytes]
@@ -176,6 +177,18 @@ def test_an_exchange_ends_when_the_agent_is_stopped() -> None:
     with pytest.raises(DhcpError):
         network.run(stop_at=2)
     assert len(network.sent) == 2
+
+
+def test_the_socket_of_an_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dhcp, "_CLIENT", ("127.0.0.1", 0))  # the real port takes root
+    with dhcp.open_socket() as opened:
+        assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)
+        assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        assert opened.type == socket.SOCK_DGRAM
+        assert opened.gettimeout() == 10
+    monkeypatch.setattr(dhcp, "_CLIENT", ("192.0.2.1", 68))
+    with pytest.raises(OSError):
+        dhcp.open_socket()
 
 
 def test_a_socket_that_cannot_be_opened_is_a_failed_attempt() -> None:

@@ -106,6 +106,7 @@ RULES = {"PUB": {"OFFER": {"Minimum": "6.3", "List": ["7-LVM"]}, "NESTED": {"STA
         ("pub", "nested", "stable", "494.3.9", 3),
         ("pub", "nested", "alpha", "600", 3),
         ("pub", "other", "7", "1", 3),
+        ("pub", "nested", "stable", "daily", 3),
         ("other", "offer", "7", "1", 3),
     ],
 )

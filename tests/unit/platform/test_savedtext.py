@@ -43,6 +43,8 @@ def config(settings: str, blob: str = "") -> str:
         f'{{"protected\\u0053ettings":"{SECRET}"}}',
         f'{{"protectedSettings":{{"password":"{SECRET}"}}}}',
         f"protectedSettings={SECRET}",
+        f'"protectedSettings": {SECRET}',
+        f'<![CDATA[{{"protectedSettings":"a<{SECRET}"}}]]>',
     ],
 )
 def test_protected_settings_are_nowhere(settings: str) -> None:

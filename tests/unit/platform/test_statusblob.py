@@ -197,7 +197,7 @@ class Nasty:
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), 10**30, {"a": 1}, None, Nasty(), "\ud800", b"x", 1.5, object()]
+    "value", [True, 7.0, float("nan"), float("inf"), 10**30, {"a": 1}, None, Nasty(), "\ud800", b"x", 1.5, object()]
 )
 def test_odd_values_of_plugins_never_spoil_the_document(value: Any) -> None:
     extension = ExtensionReport("x", value, value, value, value, value, value, value, (Substatus(value, value, value),))
@@ -276,14 +276,16 @@ def test_the_document_says_what_the_reports_said(items: tuple[HandlerReport, ...
 def test_the_key_ignores_when_it_was_reported_and_nothing_else() -> None:
     extension = ExtensionReport("x", 1, "success", message="done")
     handler = HandlerReport("A", "1", "Ready", extension=extension)
-    report = StatusReport(handlers=(handler,), goal_state=GoalStateReport(1, "Success", 0, "m", NOW))
+    alone = HandlerReport("B", "1", "Ready", message="m")
+    report = StatusReport(handlers=(handler, alone), goal_state=GoalStateReport(1, "Success", 0, "m", NOW))
 
     def key(part: StatusReport, timestamp: str = NOW) -> str:
         return status_key(build_status([part], computer_name="c", os_name="o", os_version="v", timestamp=timestamp))
 
     assert key(report) == key(report, "2030-01-01T00:00:00Z")
     changed = attrs.evolve(handler, extension=attrs.evolve(extension, message="other"))
-    assert key(report) != key(attrs.evolve(report, handlers=(changed,)))
+    assert key(report) != key(attrs.evolve(report, handlers=(changed, alone)))
+    assert key(report) != key(attrs.evolve(report, handlers=(handler, attrs.evolve(alone, message="other"))))
     later = GoalStateReport(1, "Success", 0, "m", "2030-01-01T00:00:00Z")
     assert key(report) != key(attrs.evolve(report, goal_state=later))
 
