@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,7 +21,6 @@ MAX_DESCRIPTION = 3600
 MAX_OBSERVATIONS = 10
 
 _DECLARATION = '<?xml version="1.0" encoding="utf-8"?>'
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _CUT = "..."
 
@@ -122,7 +120,7 @@ def build_provisioning_health(state: str, substatus: str = "", description: str 
 
 def escape(text: str) -> str:
     """Return *text* for XML content, ``& < >`` escaped; what XML cannot hold becomes ``?``."""
-    return _NOT_XML.sub("?", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _xml_text(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def fit(description: str) -> str:
@@ -130,7 +128,19 @@ def fit(description: str) -> str:
 
     No escape and no character is cut in two, and three dots show the cut.
     """
-    return escape(_within(_NOT_XML.sub("?", description), _xml_size))
+    return escape(_within(_xml_text(description), _xml_size))
+
+
+def _xml_text(text: str) -> str:
+    """Return *text* with ``?`` for what XML cannot hold: control characters, lone surrogates, U+FFFE and U+FFFF."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        if " " <= letter < "\ud800" or "\udfff" < letter < "\ufffe" or letter > "\uffff" or letter in "\t\n\r"
+        else "?"
+        for letter in text
+    )
 
 
 def _within(text: str, size: Callable[[str], int]) -> str:

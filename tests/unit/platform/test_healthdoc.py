@@ -75,6 +75,12 @@ def test_every_description_fits_and_is_well_formed(description: str) -> None:
     assert len(elements) == 1
 
 
+def test_what_xml_cannot_hold_is_shown_as_a_question_mark() -> None:
+    assert fit("a\tb\r\nc\x00\x0b\x1f\x7f\ud800\udfff\ufffe\uffff\ufffd\U0001f600") == (
+        "a\tb\r\nc???\x7f????\ufffd\U0001f600"
+    )
+
+
 def test_role_properties_byte_for_byte() -> None:
     assert build_role_properties("C", "I", 'T"<') == (
         b'<?xml version="1.0" encoding="utf-8"?><RoleProperties><Container><ContainerId>C</ContainerId><RoleInstances>'
