@@ -49,15 +49,18 @@ def _remark(config: Config, name: str, states: dict[str, str]) -> str:
         parts.append(f"accepted and ignored: {ignored}")
     standing = _standing(config.plugin(name), states)
     if standing:
-        parts.append(f"owned by {standing} plugin {config.plugin(name)}")
+        parts.append(standing)
     return "; ".join(parts)
 
 
 def _standing(plugin: str | None, states: dict[str, str]) -> str:
-    """Return why *plugin* does not act on its options, empty when it does; nothing is known without any states."""
-    if plugin is None or not states:
+    """Return why nobody acts on an option of *plugin*, empty when somebody does or states are not known."""
+    state = states.get(plugin or "", "absent")
+    if plugin is None or not states or state == "on":
         return ""
-    return states.get(plugin, "uninstalled")
+    if state == "off":
+        return f"owned by disabled plugin {plugin}"
+    return f"owned by plugin {plugin}, which is {'not installed' if state == 'absent' else state}"
 
 
 def _document(config: Config, names: list[str], states: dict[str, str]) -> dict[str, object]:
@@ -72,7 +75,7 @@ def _document(config: Config, names: list[str], states: dict[str, str]) -> dict[
             "since": option.since,
             "ignored": option.ignored,
             "plugin": config.plugin(name),
-            "plugin_state": _standing(config.plugin(name), states) or "on" if config.plugin(name) else None,
+            "remark": _standing(config.plugin(name), states) or None,
             "origin": {"kind": origin.kind, "file": origin.file, "line": origin.line, "plugin": origin.plugin},
         }
     problems = [

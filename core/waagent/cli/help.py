@@ -59,7 +59,7 @@ def text(session: Session | None) -> str:
     """Return the whole help; without a *session* the commands of plugins are left out."""
     entries = table.everything(session) if session is not None else table.own()
     lines = [_line(entry) for entry in entries if not entry.hidden]
-    return "Usage: waagent [FLAG…] COMMAND [ARGUMENT…]\n\nCommands:\n" + "".join(lines) + _FLAGS
+    return "Usage: waagent [FLAG...] COMMAND [ARGUMENT...]\n\nCommands:\n" + "".join(lines) + _FLAGS
 
 
 def family(word: str, session: Session) -> str:

@@ -108,8 +108,8 @@ class Session:
         return [] if agent is None else agent.hooks.declare_commands()
 
     def plugin_states(self) -> dict[str, str]:
-        """Return per installed plugin of the feature group why it is off, empty for one that is on."""
+        """Return the state of every installed plugin by its name; nothing when plugins cannot be had."""
         agent = self.agent_if_any
         if agent is None:
             return {}
-        return {info.name: "" if info.state == "on" else info.state for info in agent.plugins.listing()}
+        return {info.name: info.state for info in agent.plugins.listing()}

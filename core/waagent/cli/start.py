@@ -33,6 +33,7 @@ def run(session: Session, arguments: argparse.Namespace) -> int:
     try:
         code = child.wait(PROBATION)
     except subprocess.TimeoutExpired:
+        child.returncode = 0  # it is on its own now: nobody here waits for it
         return 0
     if code == 0:
         return 0  # another daemon runs already (cli §4.8)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _VERSION = r"(\d+\.\d+\.\d+(?:\.\d+)*)"
 _RUNNING = (
     re.compile(rf"/WALinuxAgent-{_VERSION}\S* .*-run-exthandlers"),  # another agent's worker
-    re.compile(rf"/agents/{_VERSION}[/:].*-run-exthandlers"),  # an updated version of ours (ruling 17)
+    re.compile(rf"/agents/{_VERSION}[/: ].*-run-exthandlers"),  # an updated version of ours (ruling 17)
 )
 
 
@@ -27,7 +27,7 @@ def run(session: Session, arguments: argparse.Namespace) -> int:
     from waagent.distro import detect
 
     facts = detect(session.paths)
-    print(f"{NAME}-{WIRE_VERSION} running on {facts.id} {facts.version}")
+    print(f"{NAME}-{WIRE_VERSION} running on {facts.legacy_id} {facts.version}")
     print(f"Python: {platform.python_version()}")
     print(f"Goal state agent: {goal_state_agent(session.paths)}")
     return 0
