@@ -1,4 +1,4 @@
-"""The raw parser: grammar of configuration §2, the chain of architecture §10, and files that are not what they should be."""
+"""The raw parser: grammar (configuration §2), chain (architecture §10), files that are not what they should be."""
 
 from __future__ import annotations
 
