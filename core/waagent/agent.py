@@ -95,9 +95,9 @@ class Agent:
         """
         with self._lock:
             if self._distro is None:
-                from waagent.distro import Distro, detect
+                from waagent.distro import Distro
 
-                self._distro = Distro(detect(self.paths), self.hooks, self)
+                self._distro = Distro(self.plugins.distribution, self.hooks, self)
             return self._distro
 
     @property

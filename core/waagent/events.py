@@ -66,9 +66,15 @@ class Events:
         message: str = "",
         duration_ms: int = 0,
         version: str | None = None,
+        logged: bool = False,
     ) -> None:
-        """Record that *operation* happened; see :class:`Event` for the arguments. Never raises."""
-        if not success:
+        """Record that *operation* happened; never raises.
+
+        Args:
+            operation, name, success, message, duration_ms, version: see :class:`Event`.
+            logged: a failure that has its line in the log already gets no second one.
+        """
+        if not success and not logged:
             self._log.error(f"Event: name={name}, op={operation}, message={message}, duration={duration_ms}")
         event = Event(operation, name, success, message, duration_ms, version or WIRE_VERSION, time.time())
         for sink in self._sinks:

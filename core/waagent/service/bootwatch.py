@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from waagent.service import children, launch
+from waagent.service.beats import BOOT_FD, DONE
 from waagent.service.lock import Lock
 
 TYPE_CHECKING = False
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     Starter = Callable[[str, dict[int, int]], children.Child]
 
-DONE = b"d"
-"""What the boot stage writes when its work is done, however long swap may run on in the same process."""
-BOOT_FD = 4
 KEY_SECONDS = 120.0
 LOCK_POLL = 0.5
 TRIES = 2

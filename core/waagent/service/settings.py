@@ -1,4 +1,7 @@
-"""The few configuration values that the supervisor needs, without the typed layer. Standard library alone."""
+"""The few configuration values that the supervisor needs, without the typed layer. Standard library alone.
+
+What is wrong with the files is told by the boot stage, which runs at every start and reload.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,9 @@ class Settings:
         verbose: ``Logs.Verbose``, or the flag.
         packaged_only: run the installed version whatever was downloaded (configuration §4.7).
         fips: ``OS.EnableFIPS``: children get ``OPENSSL_FIPS=1`` (service §1.3).
-        problems: what is wrong with the files, one line each.
     """
 
-    __slots__ = ("fips", "packaged_only", "paths", "problems", "verbose")
+    __slots__ = ("fips", "packaged_only", "paths", "verbose")
 
     def __init__(self, root: str, conf: str | None, verbose: bool) -> None:
         """Read the configuration.
@@ -31,7 +33,6 @@ class Settings:
         latest = raw.get("AutoUpdate.UpdateToLatestVersion")
         self.packaged_only = latest is None and not _yes(raw.get("AutoUpdate.Enabled"), True)
         self.fips = _yes(raw.get("OS.EnableFIPS"), False)
-        self.problems = list(raw.problems)
 
 
 def _yes(value: str | None, default: bool) -> bool:

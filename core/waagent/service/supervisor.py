@@ -16,6 +16,7 @@ from waagent.errors import ConfigError
 from waagent.files import ensure_dir, move_aside, write_atomic
 from waagent.log import make_log
 from waagent.service import children, launch, osfacts
+from waagent.service.beats import BEAT_FD, BOOT_FD, PLUGIN_LIST
 from waagent.service.bootwatch import BootWatch
 from waagent.service.lock import Lock
 from waagent.service.notify import Notifier
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 9.0
 """After this the children are killed: the whole service is down within ten seconds of SIGTERM."""
-PLUGIN_LIST = "plugins.json"
 
 
 def _command(role: str, options: Options, code: str | None, extra: tuple[str, ...]) -> list[str]:
@@ -92,8 +92,6 @@ class Supervisor:
         self.log.info(f"OS: {osfacts.describe(self.paths)}")
         self.log.info("Python: " + ".".join(str(part) for part in sys.version_info[:3]))
         self.log.info("Run daemon")
-        for problem in self._settings.problems:
-            self.log.warning(problem)
         try:
             if not self._lock.acquire():
                 holder = self._lock.holder()
@@ -167,10 +165,10 @@ class Supervisor:
 
     def _start(self, role: str, code: str | None, descriptors: dict[int, int]) -> children.Child:
         extra = []
-        if 3 in descriptors:
-            extra.append("--beat-fd=3")
-        if 4 in descriptors:
-            extra.append("--boot-fd=4")
+        if BEAT_FD in descriptors:
+            extra.append(f"--beat-fd={BEAT_FD}")
+        if BOOT_FD in descriptors:
+            extra.append(f"--boot-fd={BOOT_FD}")
         argv = self._command(role, self._options, code, tuple(extra))
         environ = launch.environment()
         if self._settings.fips:
@@ -247,8 +245,6 @@ class Supervisor:
         except ConfigError as problem:
             self.log.error(f"The configuration cannot be read again, the old one stays: {problem}")
         else:
-            for line in settings.problems:
-                self.log.warning(line)
             for key in ("lib_dir", "log_file", "pid_file"):
                 if getattr(settings.paths, key) != getattr(self.paths, key):
                     self.log.warning(f"A new place for {key} counts from the next restart of the service")

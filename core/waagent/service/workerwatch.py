@@ -12,6 +12,7 @@ import time
 from waagent.files import read_limited
 from waagent.log import timestamp
 from waagent.service import backoff, children, launch, versions
+from waagent.service.beats import BEAT_FD, BOOT_FD, DUMP_SIGNAL, HANDOVER, STACKS, STATUS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,16 +23,6 @@ if TYPE_CHECKING:
     from waagent.service.reactor import Reactor, Timer
 
     Starter = Callable[[str, "str | None", dict[int, int]], children.Child]
-
-BEAT_FD = 3
-BOOT_FD = 4
-DUMP_SIGNAL = signal.SIGUSR1
-"""The worker's faulthandler writes every thread's stack to :data:`STACKS` when it gets this signal."""
-STACKS = "worker.stacks"
-BEAT = b"."
-HANDOVER = b"+"
-STATUS = b"="
-"""First byte of a line on the heartbeat pipe: a beat, "I end on purpose for another version", a status text."""
 
 
 class Timing:
