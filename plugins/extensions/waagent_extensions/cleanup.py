@@ -1,0 +1,87 @@
+"""Remove what nobody wants any more, and what earlier agents left (extensions §3, §11.7, §11.9)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterable
+
+from waagent import Handler, Log, ensure_dir
+from waagent_extensions import order, package
+from waagent_extensions.layout import Layout
+from waagent_extensions.work import remove_version
+
+_REMOVED = re.compile(r"^\..+-\d[\w.]*\.removed$")
+
+
+def remove_orphans(layout: Layout, handlers: Iterable[Handler], log: Log) -> None:
+    """Remove the directories and packages of handlers that the goal state does not name; no command is run.
+
+    Only directories that carry what the agent writes are ours; a stranger's ``name-1.2`` stays.
+    """
+    wanted = tuple(handlers)
+    installed = layout.installed()
+    gone = set(order.orphans((handler.name for handler in installed), wanted))
+    for handler in installed:
+        if handler.name in gone:
+            log.info(f"Remove orphaned extension handler directory: {handler.base}")
+            try:
+                remove_version(handler)
+            except OSError as problem:
+                log.warning(f"Removing {handler.base} failed: {problem}")
+    present = {(handler.name, handler.version) for handler in layout.installed()}
+    for name, version, path in layout.stray_packages():
+        if (name, version) not in present:
+            log.info(f"Remove orphaned extension package: {path}")
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def recover(layout: Layout, log: Log) -> None:
+    """Finish what a kill cut short: expansions, removals; and take over what very old agents kept elsewhere."""
+    if not os.path.isdir(layout.lib_dir):
+        return
+    package.recover_all(layout.lib_dir, layout.log_root)
+    for entry in os.listdir(layout.lib_dir):
+        if _REMOVED.match(entry):
+            shutil.rmtree(os.path.join(layout.lib_dir, entry), ignore_errors=True)
+    _take_over_old_state(layout, log)
+
+
+def _take_over_old_state(layout: Layout, log: Log) -> None:
+    old = os.path.join(layout.lib_dir, "handler_state")
+    if not os.path.isdir(old):
+        return
+    for entry in sorted(os.listdir(old)):
+        base = os.path.join(layout.lib_dir, entry)
+        if not os.path.isdir(base):
+            continue
+        config = os.path.join(base, "config")
+        ensure_dir(config, 0o700)
+        for name, target in (("state", "HandlerState"), ("status", "HandlerStatus")):
+            source, place = os.path.join(old, entry, name), os.path.join(config, target)
+            if os.path.isfile(source) and not os.path.exists(place):
+                shutil.move(source, place)
+    shutil.rmtree(old, ignore_errors=True)
+    log.info("The handler states of an earlier agent were taken over")
+
+
+def forget_instance(layout: Layout) -> list[str]:
+    """Delete what another machine left in a captured image, so that its sequence numbers suppress nothing.
+
+    Returns:
+        The files that were deleted (extensions §11.9).
+    """
+    deleted = []
+    for handler in layout.installed():
+        victims = [handler.status_record, handler.last_sequence]
+        for directory, suffix in ((handler.status_dir, ".status"), (handler.config_dir, ".settings")):
+            with contextlib.suppress(OSError):
+                victims += [os.path.join(directory, name) for name in os.listdir(directory) if name.endswith(suffix)]
+        for path in victims:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+                deleted.append(path)
+    return deleted

@@ -1,0 +1,225 @@
+"""Run one command of a handler: environment, launch, record, log, events (extensions §12)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from waagent import AgentError, ExtensionSettings, HandlerCommand, Log
+from waagent_extensions import environment, handlermanifest, outcomes, statusfile
+from waagent_extensions.codes import HandlerError
+from waagent_extensions.commands import Order, Result, Running, command_id
+from waagent_extensions.environment import NOT_RUN
+from waagent_extensions.layout import HandlerDir
+from waagent_extensions.ledger import Progress
+from waagent_extensions.order import Unit
+from waagent_extensions.planner import Action, Facts, Ran
+from waagent_extensions.site import Site
+
+_TITLES = {
+    "install": "Install extension",
+    "update": "Update extension",
+    "enable": "Enable extension",
+    "disable": "Disable extension",
+    "uninstall": "Uninstall extension",
+}
+
+
+class Left(AgentError):
+    """The agent stops; the command runs on and is taken up again by the next one."""
+
+
+def settings_for(unit: Unit, extension: str | None) -> ExtensionSettings | None:
+    """Return the goal state's settings of *extension* of the unit's handler, else the unit's own."""
+    if extension is not None:
+        for settings in unit.handler.extensions:
+            if settings.name == extension:
+                return settings
+    return unit.settings
+
+
+def operation_variables(action: Action, facts: Facts, unit: Unit, progress: Progress) -> dict[str, str]:
+    """Return the variables that only this operation gets (extensions §12.2)."""
+    old = facts.other.version if facts.other is not None else facts.updating_from
+    if action.operation in ("install", "enable"):
+        ran = progress.ran.get(("uninstall", old, unit.extension)) if old is not None else None
+        return {"AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE": ran.code if ran is not None else NOT_RUN}
+    if action.operation != "update" or old is None:
+        return {}
+    variables = {"VERSION": facts.version, "AZURE_GUEST_AGENT_UPDATING_FROM_VERSION": old}
+
+    def disabled(extension: str | None) -> str:
+        ran = progress.ran.get(("disable", old, extension))
+        return ran.code if ran is not None else NOT_RUN
+
+    if unit.handler.multi_config:
+        names = [settings.name for settings in unit.handler.extensions]
+        listed = [{"extensionName": name, "exitCode": disabled(name)} for name in names]
+        variables["AZURE_GUEST_AGENT_DISABLE_CMD_EXIT_CODES_MULTIPLE_EXTENSIONS"] = json.dumps(listed)
+    else:
+        variables["AZURE_GUEST_AGENT_DISABLE_CMD_EXIT_CODE"] = disabled(None)
+    return variables
+
+
+class Executor:
+    """Run the commands of one unit.
+
+    Args:
+        site: the engine's surroundings.
+        unit: for what the commands run.
+        log: of the unit's chosen version.
+    """
+
+    def __init__(self, site: Site, unit: Unit) -> None:
+        self._site = site
+        self._unit = unit
+
+    def run(self, action: Action, facts: Facts, log: Log) -> None:
+        """Run the command of *action*, or take up its run, and put its end on record.
+
+        Raises:
+            HandlerError: it failed, and *action* does not tolerate that.
+            Left: the agent stops.
+        """
+        site, unit = self._site, self._unit
+        progress = site.ledger.unit(unit.full_name)
+        call = (action.operation, action.version, action.extension)
+        known = progress.ran.get(call)
+        if known is None:
+            self._run(action, facts, call, progress, log)
+            known = progress.ran[call]
+        if known.ok:
+            return
+        error, text = progress.texts[call]
+        operation = outcomes.EVENTS[action.operation]
+        if not action.tolerant:
+            if action.gives_code is not None:
+                raise HandlerError(f"{text}; ContinueOnUpdate: False", action.gives_code, operation)
+            raise HandlerError(text, error, operation)
+        site.event(operation, site.layout.handler(unit.handler.name, action.version), text, success=False)
+
+    def _run(
+        self, action: Action, facts: Facts, call: tuple[str, str, str | None], progress: Progress, log: Log
+    ) -> None:
+        site, unit = self._site, self._unit
+        handler = site.layout.handler(unit.handler.name, action.version)
+        started = time.monotonic()
+        try:
+            line = os.path.join(handler.base, handlermanifest.load(handler.manifest).command(action.operation))
+        except HandlerError as problem:
+            site.ledger.ran(unit.full_name, call, Ran(False, str(problem.code)), problem.code, str(problem))
+            return
+        order = Order(
+            id=command_id(site.ledger.pass_id, unit.full_name, action.operation, action.version, action.extension),
+            handler=handler.name,
+            version=handler.version,
+            extension=action.extension,
+            operation=action.operation,
+            line=line,
+            cwd=handler.base,
+            timeout=outcomes.TIMEOUTS[action.operation],
+        )
+        if action.operation == "update":
+            old = facts.other.version if facts.other is not None else ""
+            if old:
+                site.ledger.updating(unit.full_name, old)
+        result, path = self._launch(order, handler, action, facts, progress, log)
+        if result is None:
+            raise Left(f"{order.operation} of {unit.full_name} runs on")
+        self._record(order, result, path, call, handler, log, started)
+
+    def _launch(
+        self, order: Order, handler: HandlerDir, action: Action, facts: Facts, progress: Progress, log: Log
+    ) -> tuple[Result | None, str]:
+        site, unit = self._site, self._unit
+        # An extension's name is told to every command of a multi-config handler; install and the like get the name
+        # of the unit that brought them about.
+        extension = action.extension or unit.extension
+        settings = settings_for(unit, extension)
+        sequence = settings.sequence_number if settings is not None else None
+        extra = operation_variables(action, facts, unit, progress)
+        own = environment.own_variables(handler, site.wire_address, sequence, extension, extra)
+        variables = environment.command_environment(
+            handler, wire_address=site.wire_address, sequence_number=sequence, extension=extension, extra=extra
+        )
+        command = HandlerCommand(
+            handler_name=handler.name,
+            handler_version=handler.version,
+            extension_name=extension,
+            operation=order.operation,
+            line=order.line,
+            cwd=order.cwd,
+            environment=variables,
+            timeout=order.timeout,
+            run_dir=site.runner.path(order.id),
+        )
+        launch = site.agent.hooks.launch(site.agent, command)
+        title = _TITLES[order.operation]
+        # Two wordings of one fact: operators' greps know the first pair, tools the last line (extensions §20).
+        log.info(f"{title}.")
+        log.info(f"Launch command:{order.line}")
+        log.verbose(f"{title}: [{order.line}]")
+        log.info(f"Executing command: {order.line} with environment variables: {json.dumps(own, sort_keys=True)}")
+        try:
+            result = site.runner.run(
+                order,
+                variables,
+                prefix=launch.prefix if launch is not None else (),
+                wake=site.wake,
+                leave=site.leave,
+                progress=self._progress,
+            )
+        finally:
+            site.show(running=None, running_unit="")
+        return result, variables.get("PATH", "")
+
+    def _progress(self, running: Running) -> None:
+        self._site.show(running=running, running_unit=self._unit.full_name, activity=None)
+
+    def _record(
+        self,
+        order: Order,
+        result: Result,
+        path: str,
+        call: tuple[str, str, str | None],
+        handler: HandlerDir,
+        log: Log,
+        started: float,
+    ) -> None:
+        site, unit = self._site, self._unit
+        verdict = outcomes.judge(order, result, site.layout.lib_dir, path)
+        ok, error, text = verdict.ok, verdict.error, verdict.text
+        if result.lost and order.operation == "enable":
+            ok, text = self._by_status_file(handler, text)
+            error = 0 if ok else error
+        if result.adopted:
+            log.info(f"The {order.operation} command of an earlier agent process was taken up: {order.line}")
+        operation = outcomes.EVENTS[order.operation]
+        if ok:
+            log.info(
+                f"Event: name={unit.full_name}, op={operation}, message=Launch command succeeded: {order.line}, "
+                f"duration={int((time.monotonic() - started) * 1000)}"
+            )
+            log.info(f"Command: {order.line}\n{text}")
+            site.event(
+                operation, handler, f"Launch command succeeded: {order.line}", name=unit.full_name, started=started
+            )
+        else:
+            log.warning(f"Command: {order.line}\n{text}")
+        if verdict.no_exec:
+            site.event("NoExec", handler, f"{verdict.no_exec} is mounted with the noexec flag", success=False)
+        exit_code = "0" if ok else verdict.exit_code
+        site.ledger.ran(unit.full_name, call, Ran(ok, exit_code), error, "" if ok else text)
+        site.runner.release(order.id)
+
+    def _by_status_file(self, handler: HandlerDir, text: str) -> tuple[bool, str]:
+        """Nobody knows how the command ended: what the extension says of itself decides (ruling 32)."""
+        unit = self._unit
+        if unit.sequence is None:
+            return False, text
+        reader = statusfile.StatusReader(time.monotonic)
+        report = reader.read(handler, unit.extension, unit.sequence, unit.full_name)
+        if report.status == "success":
+            return True, "The command was interrupted; the extension reports success."
+        return False, f"{text}\nThe extension reports {report.status}: {report.message or ''}"

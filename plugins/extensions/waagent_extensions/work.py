@@ -1,0 +1,299 @@
+"""Bring one unit of a goal state to what is wanted: the planner's steps, done (extensions §10)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from waagent import AgentError, Log, Manifest, Plan, Step, redact
+from waagent_extensions import codes, facts, fetch, handlermanifest, planner, records, settings, statusfile
+from waagent_extensions.codes import HandlerError
+from waagent_extensions.execute import Executor, Left
+from waagent_extensions.handlerlog import handler_log
+from waagent_extensions.layout import HandlerDir
+from waagent_extensions.order import Unit
+from waagent_extensions.planner import Action, Facts
+from waagent_extensions.records import HandlerStatus
+from waagent_extensions.site import Site
+
+_SUMMARIES = {
+    "reset": "forget the failed update of {name} {version}",
+    "fetch": "get the package of {name} {version}",
+    "settings": "write the settings of {name} {version}",
+    "mark-old-disabled": "record that {name} {version} is disabled",
+    "carry": "carry status over to {name} {version}",
+    "remove-old": "remove {name} {version}",
+    "mark-installed": "record that {name} {version} is installed",
+    "mark-enabled": "record that {name} {version} is enabled",
+    "forget-extension": "remove the settings of a disabled extension of {name} {version}",
+    "tidy": "remove superseded versions of {name}",
+    "mark-disabled": "record that {name} {version} is disabled",
+    "remove": "remove {name}",
+}
+
+
+class Work:
+    """The work on one unit.
+
+    Args:
+        site: the engine's surroundings.
+        unit: what is wanted.
+        version: the chosen version.
+        manifest: the version manifest; ``None`` when no package is needed.
+
+    Attributes:
+        failure: why the unit ended early; ``None`` when it did not.
+        left: the agent stops; a command may run on.
+    """
+
+    def __init__(self, site: Site, unit: Unit, version: str, manifest: Manifest | None) -> None:
+        self.failure: HandlerError | None = None
+        self.left = False
+        self._site = site
+        self._unit = unit
+        self._manifest = manifest
+        self._progress = site.ledger.unit(unit.full_name)
+        self._executor = Executor(site, unit)
+        self._logs: dict[str, Log] = {}
+        self._handler = site.layout.handler(unit.handler.name, version)
+
+    @property
+    def handler(self) -> HandlerDir:
+        """The places of the chosen version."""
+        return self._handler
+
+    def log(self, version: str | None = None) -> Log:
+        """Return the log of one version of the handler."""
+        wanted = version or self._handler.version
+        if wanted not in self._logs:
+            place = self._site.layout.handler(self._handler.name, wanted)
+            self._logs[wanted] = handler_log(self._site.log, place, self._unit.extension)
+        return self._logs[wanted]
+
+    def run(self) -> None:
+        """Do what is missing; how it ended is in :attr:`failure` and :attr:`left`."""
+        self.log().info(f"Current handler state is: {records.read_state(self._handler)}")
+        result = self._site.agent.executor.run(self.plan(), stop=self._site.agent.stopping)
+        if result.stopped:
+            self.left = True
+        if not result.ok and self.failure is None and not self.left:
+            self.failure = HandlerError(f"Processing the extension failed: {result.error}")
+        if self.failure is not None:
+            self._record_failure(self.failure)
+
+    def plan(self) -> Plan:
+        """Return the unit's plan: also what a dry run walks."""
+        return Plan(f"extension {self._unit.full_name}", self._probe, self._missing)
+
+    def _probe(self) -> Mapping[str, Any]:
+        failed = self._site.failed_disables(self._handler.name) if self._unit.handler.state != "enabled" else 0
+        return {
+            "unit": facts.probe(self._site.layout, self._unit, self._handler.version, self._progress, failed),
+            # A failed command ends the work; the failure itself is reported, not retried by the executor.
+            "ended": self.failure is not None or self.left,
+        }
+
+    def _missing(self, found: Mapping[str, Any]) -> list[Step]:
+        if found["ended"]:
+            return []
+        unit: Facts = found["unit"]
+        try:
+            actions = planner.plan(unit)
+        except planner.NoRow as problem:
+            self.failure = HandlerError(str(problem))
+            return []
+        return [self._step(action, unit) for action in actions]
+
+    def _step(self, action: Action, unit: Facts) -> Step:
+        if action.kind == "command":
+            summary = f"run {action.operation} of {self._handler.name} {action.version}"
+        else:
+            summary = _SUMMARIES[action.kind].format(name=self._handler.name, version=action.version)
+        return Step(
+            action.name,
+            summary,
+            run=lambda: self._do(action, unit),
+            gives={"unit": planner.after(unit, action)},
+        )
+
+    def _do(self, action: Action, unit: Facts) -> None:
+        try:
+            if action.kind == "command":
+                self._executor.run(action, unit, self.log(action.version))
+            else:
+                getattr(self, "_" + action.kind.replace("-", "_"))(action, unit)
+                self._site.ledger.did(self._unit.full_name, action.name)
+        except Left:
+            self.left = True
+        except HandlerError as problem:
+            self._failed(action, problem)
+        except (AgentError, OSError) as problem:
+            self._failed(action, HandlerError(f"{action.kind} failed: {problem}"))
+
+    def _failed(self, action: Action, problem: HandlerError) -> None:
+        if self._site.leave() and isinstance(problem, fetch.DownloadFailed):
+            self.left = True  # it failed because the agent stops
+            return
+        self.failure = problem
+        if action.kind != "command":
+            return
+        if action.operation == "update":
+            # The version whose command failed: its status can still be reported, and it counts as not installed.
+            records.write_state(self._site.layout.handler(self._handler.name, action.version), records.FAILED_UPGRADE)
+        elif action.operation == "disable" and self._unit.handler.state == "uninstall":
+            self._site.count_disable(self._handler.name, failed=True)
+
+    # Steps, by the planner's words
+
+    def _reset(self, action: Action, unit: Facts) -> None:
+        records.write_state(self._handler, records.NOT_INSTALLED)
+
+    def _fetch(self, action: Action, unit: Facts) -> None:
+        fetch.fetch_package(self._site, self._unit, self._handler, self._manifest, self.log())
+        self._site.fetched_packages = True
+
+    def _settings(self, action: Action, unit: Facts) -> None:
+        if self._unit.handler.multi_config and not handlermanifest.load(self._handler.manifest).multi_config:
+            raise HandlerError(f"Handler {self._handler.name} does not support MultiConfig but CRP expects it")
+        log = self.log()
+        path = settings.write(self._handler, self._unit.settings, self._unit.handler.multi_config)
+        log.info(f"Update settings file: {os.path.basename(path)}")
+        wanted = self._unit.settings
+        if wanted is not None and wanted.protected and wanted.thumbprint:
+            for suffix in ("crt", "prv"):
+                certificate = os.path.join(self._site.layout.lib_dir, f"{wanted.thumbprint.upper()}.{suffix}")
+                if not os.path.exists(certificate):
+                    log.warning(f"The settings are protected for a certificate that is not there: {certificate}")
+
+    def _mark_old_disabled(self, action: Action, unit: Facts) -> None:
+        self._disabled(self._site.layout.handler(self._handler.name, action.version), unit.other)
+
+    def _mark_disabled(self, action: Action, unit: Facts) -> None:
+        self._disabled(self._handler, unit)
+        self._site.count_disable(self._handler.name, failed=False)
+        if unit.requested == "disabled":
+            self._site.event("RequestedStateDisabled", self._handler, "The platform asked for the state disabled")
+
+    def _disabled(self, handler: HandlerDir, was: Any) -> None:
+        for extension in records.recorded_extensions(handler):
+            records.write_extension_state(handler, extension, "disabled")
+        records.write_state(handler, records.INSTALLED)
+        self._status(handler, records.NOT_READY, 0, "Plugin disabled")
+
+    def _carry(self, action: Action, unit: Facts) -> None:
+        if unit.other is None:
+            return
+        old = self._site.layout.handler(self._handler.name, unit.other.version)
+        sources = [(old.last_sequence, self._handler.last_sequence)]
+        with contextlib.suppress(OSError):
+            names = sorted(os.listdir(old.status_dir))
+            sources += [(os.path.join(old.status_dir, n), os.path.join(self._handler.status_dir, n)) for n in names]
+        for source, target in sources:
+            if os.path.islink(source) or not os.path.isfile(source):
+                continue
+            try:
+                shutil.copy2(source, target)
+            except OSError as problem:
+                self.log().warning(f"Carrying {source} over failed: {problem}")
+
+    def _remove_old(self, action: Action, unit: Facts) -> None:
+        self._remove_version(self._site.layout.handler(self._handler.name, action.version))
+
+    def _mark_installed(self, action: Action, unit: Facts) -> None:
+        records.write_state(self._handler, records.INSTALLED)
+        self._status(self._handler, records.NOT_READY, 0, "Plugin installed but not enabled")
+
+    def _mark_enabled(self, action: Action, unit: Facts) -> None:
+        if self._unit.extension is not None:
+            records.write_extension_state(self._handler, self._unit.extension, "enabled")
+        if unit.state != records.ENABLED:
+            records.write_state(self._handler, records.ENABLED)
+        self._status(self._handler, records.READY, 0, "Plugin enabled")
+
+    def _forget_extension(self, action: Action, unit: Facts) -> None:
+        extension = self._unit.extension or ""
+        settings.remove(self._handler, extension)
+        records.remove_extension_state(self._handler, extension)
+        if "enabled" not in records.recorded_extensions(self._handler).values():
+            if unit.state == records.ENABLED:
+                records.write_state(self._handler, records.INSTALLED)
+            self._status(self._handler, records.NOT_READY, 0, "Plugin disabled")
+
+    def _tidy(self, action: Action, unit: Facts) -> None:
+        if unit.state == records.ENABLED:
+            for version in unit.leftovers:
+                self._remove_version(self._site.layout.handler(self._handler.name, version))
+
+    def _remove(self, action: Action, unit: Facts) -> None:
+        for version in (*unit.leftovers, self._handler.version):
+            self._remove_version(self._site.layout.handler(self._handler.name, version))
+        self._site.count_disable(self._handler.name, failed=False)
+
+    def _remove_version(self, handler: HandlerDir) -> None:
+        self.log(handler.version).info(f"Remove extension handler directory: {handler.base}")
+        remove_version(handler)
+
+    # Records
+
+    def _status(self, handler: HandlerDir, status: str, code: int, message: str) -> None:
+        records.write_status(
+            handler,
+            HandlerStatus(handler.name, handler.version, status, code, message, self._unit.handler.multi_config),
+        )
+
+    def _record_failure(self, problem: HandlerError) -> None:
+        record_failure(self._site, self._unit, self._handler, problem, self.log())
+
+
+def record_failure(site: Site, unit: Unit, handler: HandlerDir, problem: HandlerError, log: Log) -> None:
+    """Put a failure where it is reported from: handler status, and a status file for a multi-config extension."""
+    # The event writes the line into the agent's log; the handler's own log gets it from here.
+    site.event(problem.operation, handler, str(problem), name=unit.full_name, success=False)
+    if log.also is not None:
+        line = f"Event: name={unit.full_name}, op={problem.operation}, message={redact(str(problem))}, duration=0"
+        log.also(3, line)
+    try:
+        if not (unit.extension and problem.operation == "Enable"):
+            if not os.path.exists(handler.state_file):
+                records.write_state(handler, records.NOT_INSTALLED)
+            records.write_status(
+                handler,
+                HandlerStatus(
+                    handler.name,
+                    handler.version,
+                    records.NOT_READY,
+                    problem.code,
+                    str(problem),
+                    unit.handler.multi_config,
+                ),
+            )
+        if unit.extension and unit.sequence is not None and unit.enables:
+            statusfile.write_placeholder(
+                handler,
+                unit.extension,
+                unit.sequence,
+                full_name=unit.full_name,
+                status="error",
+                code=problem.code or codes.UNKNOWN,
+                message=str(problem),
+                operation=problem.operation,
+            )
+    except OSError as refused:
+        log.error(f"The failure cannot be recorded: {refused}")
+
+
+def remove_version(handler: HandlerDir) -> None:
+    """Delete one version of a handler: first out of its place, so that a kill leaves nothing that looks whole."""
+    for path in (handler.zip,):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    directory, name = os.path.split(handler.base)
+    aside = os.path.join(directory, f".{name}.removed")
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(handler.base, aside)
+    # Handlers may still be taking their own files away.
+    shutil.rmtree(aside, ignore_errors=True)
