@@ -138,6 +138,8 @@ class Engine:
             os.sync()
             site.fetched_packages = False
         site.ledger.end()
+        for leftover in site.runner.known():
+            site.runner.release(leftover.id)  # on record already, when the process that ran it was killed
         self._conclude(goal_state, "Success", 0, "GoalState executed successfully")
         milliseconds = int((self._clock() - began) * 1000)
         site.log.info(f"ProcessExtensionsGoalState completed [{goal_state.id} {milliseconds} ms]")
@@ -237,13 +239,21 @@ class Engine:
             site.agent.hooks.before_extensions(site.agent)
         deadline = self._clock() + order.DEPENDENCY_DEADLINE
         by_name = {unit.full_name: unit for unit in units}
+        look_after = order.FIRST_LOOK
         while not site.leave() and not self.superseded:
             move = order.next_move(
-                units, waits, outcomes, lambda name: self._status_word(by_name[name]), self._clock(), deadline
+                units,
+                waits,
+                outcomes,
+                lambda name: self._status_word(by_name[name]),
+                self._clock(),
+                deadline,
+                look_after,
             )
             if move is None:
                 return True
             if isinstance(move, Run):
+                look_after = order.FIRST_LOOK
                 outcome = self._run_unit(goal_state, move.unit, catalogue, tries)
                 if outcome is None:
                     return False
@@ -260,6 +270,7 @@ class Engine:
                 }
                 site.show(waiting=waiting, activity=None)
                 site.wake.wait(max(move.until - self._clock(), 0.0))
+                look_after = min(look_after * 2, order.STATUS_PERIOD)
             site.show(outcomes=dict(outcomes))
         return False
 

@@ -14,7 +14,9 @@ SELF_UPDATE_FEATURE = "VersioningGovernance"
 DEPENDENCY_DEADLINE = 5400.0
 """Seconds from the start of a goal state after which nobody is waited for any more."""
 STATUS_PERIOD = 5.0
-"""Seconds between two looks at the status of an extension that others wait for."""
+"""Seconds between two looks at the status of an extension that others wait for, at most."""
+FIRST_LOOK = 0.25
+"""Seconds until the first look; they double until they reach :data:`STATUS_PERIOD`."""
 
 DONE, FAILED, RETRY, SKIPPED, BLOCKED = "done", "failed", "retry", "skipped", "blocked"
 
@@ -142,6 +144,7 @@ def next_move(
     status: Callable[[str], str | None],
     now: float,
     deadline: float,
+    look_after: float = STATUS_PERIOD,
 ) -> Run | Skip | Wait | None:
     """Return what to do next; ``None`` when everything has an outcome.
 
@@ -152,6 +155,7 @@ def next_move(
         status: the status an extension reports (``None`` for a unit without settings: it is not waited for).
         now: monotonic seconds.
         deadline: when waiting ends; a terminal status seen at that moment still counts.
+        look_after: seconds until statuses that are waited for are looked at again.
     """
     wake: list[float] = []
     names: list[str] = []
@@ -173,7 +177,7 @@ def next_move(
             return Run(unit)
         names.extend(name for name in open_ones if name not in names)
     if any(_ran(outcomes.get(name)) for name in names):
-        wake.append(min(now + STATUS_PERIOD, max(deadline, now)))
+        wake.append(min(now + look_after, max(deadline, now)))
     return Wait(min(wake), tuple(names)) if wake else None
 
 

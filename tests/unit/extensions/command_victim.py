@@ -1,6 +1,6 @@
 """An agent process that works through a list of commands and may be killed at any instant.
 
-Arguments: directory of the run directories, file that takes note of results, count, and where commands leave their mark.
+Arguments: directory of the run directories, file for results, count, directory for the marks of commands.
 """
 
 from __future__ import annotations

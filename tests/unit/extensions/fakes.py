@@ -51,7 +51,8 @@ def package(version: str, trace: Path, commands: Mapping[str, str] | None = None
     variables = " ".join(f'"{name}=${{{name}-}}"' for name in _VARIABLES)
     script = f'#!/bin/sh\nfor v in "$1 {version}" {variables}; do printf \'%s|\' "$v"; done >>{trace}\necho >>{trace}\n'
     script += 'succeed() { echo \'[{"status":{"status":"success","code":0,"formattedMessage":{"lang":"en-US",'
-    script += '"message":"done"}}}]\' >"status/${ConfigExtensionName:+$ConfigExtensionName.}$ConfigSequenceNumber.status"; }\n'
+    script += '"message":"done"}}}]\' >"status/${ConfigExtensionName:+$ConfigExtensionName.}'
+    script += '$ConfigSequenceNumber.status"; }\n'
     script += 'case "$1" in\n'
     for operation in OPERATIONS:
         body = (commands or {}).get(operation, "succeed" if operation == "enable" else ":")

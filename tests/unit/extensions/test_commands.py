@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from waagent import Log
 from waagent.log import Sinks
 from waagent_extensions import commands, output, watch
@@ -253,7 +254,8 @@ def test_a_flood_of_output_is_kept_small_with_its_beginning_and_its_end(runner: 
     def look(running: Running) -> None:
         sizes.append(os.stat(os.path.join(running.directory, "out")).st_size if sizes else 0)
 
-    line = "echo first; i=0; while [ $i -lt 30 ]; do head -c 200000 /dev/zero | tr '\\0' x; sleep 0.1; i=$((i+1)); done; echo; echo last"
+    flood = "head -c 200000 /dev/zero | tr '\\0' x"
+    line = f"echo first; i=0; while [ $i -lt 30 ]; do {flood}; sleep 0.1; i=$((i+1)); done; echo; echo last"
     result = runner.run(order(work, line), environment(), progress=look)
     assert result is not None
     assert result.out.head.startswith("first\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.extensions.fakes import Bench, multi, wanted
+
 from waagent import Launch, Veto
 from waagent_extensions import engine as engine_module
 from waagent_extensions import outcomes
@@ -140,7 +141,7 @@ def test_until_the_handler_writes_a_status_it_is_transitioning(bench: Bench) -> 
     assert bench.status() == {NAME: ("Ready", 0, "transitioning", 0)}
 
 
-# --- Failures ----------------------------------------------------------------------------------------------------------
+# --- Failures --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ def test_while_a_download_is_tried_again_the_platform_hears_no_failure(
     assert not thread.is_alive(), "it leaves at once"
 
 
-# --- Update (extensions §10.4) -----------------------------------------------------------------------------------------
+# --- Update (extensions §10.4) ---------------------------------------------------------------------------------------
 
 
 def upgrade(
@@ -446,7 +447,7 @@ def test_a_failed_downgrade_marks_the_old_version_and_the_next_goal_state_gets_r
     assert bench.state(NAME, "2.0") is None
 
 
-# --- Removal (extensions §10.3) ---------------------------------------------------------------------------------------
+# --- Removal (extensions §10.3) --------------------------------------------------------------------------------------
 
 
 def test_uninstall_disables_uninstalls_removes_and_is_no_longer_reported(bench: Bench) -> None:
@@ -517,7 +518,7 @@ def test_what_the_goal_state_no_longer_names_goes_without_a_command_and_stranger
     assert not [name for name in left if name.startswith("Contoso")]
 
 
-# --- Order (extensions §11.5) -----------------------------------------------------------------------------------------
+# --- Order (extensions §11.5) ----------------------------------------------------------------------------------------
 
 
 def test_removals_run_before_installs_and_levels_in_order(bench: Bench) -> None:
@@ -549,7 +550,7 @@ def test_what_depends_on_an_extension_waits_until_its_detached_work_succeeds(ben
     assert bench.status()["A"][2] == "success"
 
 
-# --- Multi-config (extensions §10.5, §10.6) ---------------------------------------------------------------------------
+# --- Multi-config (extensions §10.5, §10.6) --------------------------------------------------------------------------
 
 
 def test_several_extensions_of_one_handler_have_each_their_own_fate(bench: Bench) -> None:
@@ -622,7 +623,7 @@ def test_uninstalling_a_multi_config_handler_disables_each_enabled_extension(ben
     assert bench.status() == {}
 
 
-# --- Goal states that are not executed -----------------------------------------------------------------------------------
+# --- Goal states that are not executed -------------------------------------------------------------------------------
 
 
 def test_unknown_features_fail_the_goal_state_and_report_what_is_on_disk(bench: Bench) -> None:
@@ -707,7 +708,7 @@ def test_a_launcher_is_put_before_every_command(bench: Bench, tmp_path: Path) ->
     assert (tmp_path / "launches").read_text() == "launched\n" * 2
 
 
-# --- Reporting while things run, leaving, coming back ----------------------------------------------------------------------
+# --- Reporting while things run, leaving, coming back ----------------------------------------------------------------
 
 
 def start(bench: Bench) -> threading.Thread:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from waagent import Dependency, ExtensionSettings, Handler
 from waagent_extensions import order, validity
 from waagent_extensions.order import Outcome, Run, Skip, Wait

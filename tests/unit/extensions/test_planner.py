@@ -8,6 +8,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from waagent_extensions import planner
 from waagent_extensions.planner import Facts, Other, Ran
 from waagent_extensions.records import ENABLED, FAILED_UPGRADE, INSTALLED, NOT_INSTALLED
@@ -46,13 +47,17 @@ NEW = Other("3.0", ENABLED, newer=True)
         # §10.4
         (
             facts(other=OLD, leftovers=("1.0",)),
-            "fetch settings disable-old mark-old-disabled carry update uninstall-old remove-old install mark-installed "
-            "enable mark-enabled tidy",
+            (
+                "fetch settings disable-old mark-old-disabled carry update uninstall-old remove-old install "
+                "mark-installed enable mark-enabled tidy"
+            ),
         ),
         (
             facts(other=OLD, update_with_install=False),
-            "fetch settings disable-old mark-old-disabled carry update uninstall-old remove-old mark-installed enable "
-            "mark-enabled",
+            (
+                "fetch settings disable-old mark-old-disabled carry update uninstall-old remove-old mark-installed enable "
+                "mark-enabled"
+            ),
         ),
         (
             facts(other=Other("1.0", INSTALLED), state=FAILED_UPGRADE),
@@ -60,8 +65,10 @@ NEW = Other("3.0", ENABLED, newer=True)
         ),
         (
             facts(other=NEW),
-            "fetch settings disable-old mark-old-disabled carry update uninstall-old remove-old install mark-installed "
-            "enable mark-enabled",
+            (
+                "fetch settings disable-old mark-old-disabled carry update uninstall-old remove-old install "
+                "mark-installed enable mark-enabled"
+            ),
         ),
         # §10.3
         (facts("uninstall", state=ENABLED, present=True), "disable mark-disabled uninstall remove"),
@@ -86,8 +93,10 @@ NEW = Other("3.0", ENABLED, newer=True)
         # §10.6: once per handler, disable per extension
         (
             facts(extension="jobA", other=Other("1.0", ENABLED, ("jobA", "jobB"))),
-            "fetch settings disable-old:jobA disable-old:jobB mark-old-disabled carry update uninstall-old remove-old "
-            "install mark-installed enable mark-enabled",
+            (
+                "fetch settings disable-old:jobA disable-old:jobB mark-old-disabled carry update uninstall-old "
+                "remove-old install mark-installed enable mark-enabled"
+            ),
         ),
         (
             facts("uninstall", extension="jobA", enabled=("jobA", "jobB"), state=ENABLED, present=True),
