@@ -57,9 +57,9 @@ class BootWatch:
         return self._writer < 0
 
     def begin(self) -> None:
-        """Start the key helper and the boot stage; the latter waits for one that another supervisor left behind."""
-        self._start_key_helper()
+        """Start the boot stage and the key helper; the former waits for one that another supervisor left behind."""
         self._start_stage()
+        self._start_key_helper()
 
     def begin_again(self) -> int:
         """Start over for a reload with a new pipe; returns the read end that later workers get.

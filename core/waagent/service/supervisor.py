@@ -155,8 +155,9 @@ class Supervisor:
         if self._stopping:
             return
         self._worker.packaged_only = self._settings.packaged_only
-        self._boot.begin()
+        # The worker first: it has the longest way to the first request, and two cores are not enough for three starts.
         self._worker.begin()
+        self._boot.begin()
 
     # -- children ------------------------------------------------------------------------------------------------
 
