@@ -48,7 +48,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 def _list(value: Any, where: str) -> Sequence[Any]:
     if not isinstance(value, list):
         raise ScenarioError(f"{where}: a list is expected, not {value!r}")
-    return value
+    return tuple(value)
 
 
 def _build(make: Callable[..., T], value: Any, where: str) -> T:
