@@ -56,6 +56,8 @@ class Platform:
         stopping: the process is being ended.
         environment: where proxy variables are looked up.
         run: runs a command of the system for the DHCP exchange; ``None`` leaves that out.
+        channels: the connections; others than ours in tests.
+        opener: opens certificates; likewise.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Platform:
         stopping: threading.Event | None = None,
         environment: Mapping[str, str] | None = None,
         run: Callable[..., Any] | None = None,
+        channels: Channels | None = None,
+        opener: Opener | None = None,
     ) -> None:
         self.config = config
         self.paths = paths
@@ -80,13 +84,13 @@ class Platform:
         self._stopping = stopping or threading.Event()
         self._sleep = sleep or self._stopping.wait
         agent = f"{NAME}/{version}"
-        channels = Channels(agent, clock)
+        connections = channels or Channels(agent, clock)
 
         def endpoint(name: str, address: str) -> Endpoint:
             return Endpoint(
                 name,
                 address,
-                channels,
+                connections,
                 period=self._period,
                 clock=clock,
                 sleep=self._sleep,
@@ -99,7 +103,7 @@ class Platform:
         self.history = History(paths.lib("history"), log)
         self._parts = FabricParts(
             self.wire,
-            Opener(self._transport_certificate, self._open_certificates),
+            opener or Opener(self._transport_certificate, self._open_certificates),
             paths=paths,
             history=self.history,
             log=log,
