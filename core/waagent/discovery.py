@@ -104,7 +104,7 @@ class _OneEntry:
             namespace=one.group,
             names=[one.name],
             on_load_failure_callback=self._failed,
-            warn_on_missing_entrypoint=False,
+            on_missing_entrypoints_callback=_told_already,
         )
         if self._problem is not None:
             raise self._problem
@@ -113,3 +113,7 @@ class _OneEntry:
 
     def _failed(self, manager: Any, entry_point: Any, problem: BaseException) -> None:
         self._problem = problem
+
+
+def _told_already(names: Any) -> None:
+    """Stevedore counts a name that failed to load as missing, too; the failure says more."""

@@ -160,16 +160,15 @@ class Registry:
     def _check(self, name: str) -> tuple[str, ...]:
         holder = self._manager.get_plugin(name)
         callers = self._manager.get_hookcallers(holder) or []
-        hooks = []
+        hooks: list[str] = []
         for caller in callers:
-            if caller.name not in self.traits:
-                continue  # check_pending below refuses it, unless the plugin says that it is optional
-            if caller.name in hooks:
-                raise PluginError(f"{caller.name} is implemented twice", plugin=name, hook=caller.name)
+            if caller.name not in self.traits or caller.name in hooks:
+                continue  # check_pending below refuses an unknown one, unless the plugin says that it is optional
             hooks.append(caller.name)
-            for one in caller.get_hookimpls():
-                if one.plugin_name == name:
-                    _check_implementation(one, name, caller.name)
+            own = [one for one in caller.get_hookimpls() if one.plugin_name == name]
+            if len(own) > 1:
+                raise PluginError(f"{caller.name} is implemented twice", plugin=name, hook=caller.name)
+            _check_implementation(own[0], name, caller.name)
         self._manager.check_pending()
         return tuple(hooks)
 

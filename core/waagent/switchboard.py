@@ -8,7 +8,6 @@ lines of that key said.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import attrs
@@ -114,9 +113,21 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Return whether *name* matches a glob of ``*`` and ``?`` (``[`` means itself)."""
-    if pattern == name:
-        return True
-    if "*" not in pattern and "?" not in pattern:
-        return False
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), name) is not None
+    """Return whether *name* matches a glob of ``*`` and ``?`` (``[`` means itself), in no more than their product."""
+    at = mark = 0
+    star = -1
+    position = 0
+    while position < len(name):
+        if at < len(pattern) and pattern[at] == "*":
+            star, mark = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", name[position]):
+            at += 1
+            position += 1
+        elif star >= 0:  # let the last star take one letter more
+            at = star + 1
+            mark += 1
+            position = mark
+        else:
+            return False
+    return not pattern[at:].strip("*")

@@ -1,0 +1,188 @@
+"""A plugin may raise, hang, exit or lie: the agent goes on, says so once, and keeps the books."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from waagent.containment import ANSWERED, FAILED, LATE, SKIPPED, STUCK, Containment
+
+
+@pytest.fixture
+def containment(log):
+    return Containment(log)
+
+
+def fail(problem):
+    def function():
+        raise problem
+
+    return function
+
+
+def test_an_answer_comes_through_and_is_counted(containment):
+    outcome = containment.call("acme", "on_start", lambda: 42, deadline=30)
+    assert (outcome.state, outcome.value) == (ANSWERED, 42)
+    tally = containment.tallies("acme")["on_start"]
+    assert (tally.calls, tally.failures, tally.consecutive) == (1, 0, 0)
+    assert tally.last_success is not None
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even a text")
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (ValueError("no luck"), "ValueError: no luck"),
+        (SystemExit(3), "SystemExit: 3"),
+        (AssertionError(), "AssertionError"),
+        (GeneratorExit(), "GeneratorExit"),
+        (RecursionError("deep"), "RecursionError: deep"),
+        (ValueError("two\n  lines"), "ValueError: two lines"),
+        (Unspeakable(), "Unspeakable: (its text cannot be read)"),
+    ],
+)
+def test_whatever_a_plugin_raises_stays_with_it(containment, lines, problem, said):
+    containment.labels["acme"] = "acme (acme-waagent 1.0)"
+    outcome = containment.call("acme", "on_start", fail(problem), deadline=30)
+    assert (outcome.state, outcome.error) == (FAILED, said)
+    assert lines.having("WARNING plugin acme (acme-waagent 1.0) failed in on_start: " + said)
+
+
+def test_a_keyboard_interrupt_ends_the_agent(containment):
+    with pytest.raises(KeyboardInterrupt):
+        containment.call("acme", "on_start", fail(KeyboardInterrupt()), deadline=30)
+
+
+def test_the_traceback_of_a_failure_is_in_the_verbose_log(containment, lines):
+    containment.call("acme", "on_start", fail(ValueError("no luck")), deadline=30)
+    (line,) = lines.having("VERBOSE plugin acme in on_start:")
+    assert __file__ in line
+    assert "in function" in line
+
+
+def test_the_same_failure_is_told_the_first_tenth_and_hundredth_time(containment, lines):
+    for _ in range(150):
+        containment.call("acme", "on_start", fail(ValueError("no luck")), deadline=30)
+    told = lines.having("WARNING", "no luck")
+    assert len(told) == 3
+    assert "(10 times the same)" in told[1]
+    assert "(100 times the same)" in told[2]
+
+
+def test_another_failure_and_a_failure_after_success_are_told(containment, lines):
+    containment.call("acme", "h", fail(ValueError("one")), deadline=30)
+    containment.call("acme", "h", fail(OSError("two")), deadline=30)
+    containment.call("acme", "h", lambda: None, deadline=30)
+    containment.call("acme", "h", fail(OSError("two")), deadline=30)
+    assert [line.split(": ", 1)[1] for line in lines.having("WARNING")] == [
+        "ValueError: one",
+        "OSError: two",
+        "OSError: two",
+    ]
+
+
+def test_a_hanging_call_is_left_behind_and_its_plugin_not_called_until_it_returns(containment, lines, eventually):
+    gate = threading.Event()
+    began = time.monotonic()
+    late = containment.call("acme", "on_goal_state", lambda: gate.wait(30), deadline=0.05)
+    assert time.monotonic() - began < 5
+    assert (late.state, late.error) == (LATE, "no answer within 0.05 s")
+    assert containment.stuck() == {"acme": "on_goal_state"}
+
+    called = []
+    refused = containment.call("acme", "on_start", lambda: called.append(1), deadline=30)
+    assert refused.state == STUCK
+    assert "on_goal_state has not returned" in refused.error
+    assert containment.call("other", "on_start", lambda: called.append(2), deadline=30).answered
+    assert called == [2]
+
+    gate.set()
+    eventually(lambda: not containment.stuck())
+    assert containment.call("acme", "on_start", lambda: "again", deadline=30).value == "again"
+    assert lines.having("INFO plugin acme: on_goal_state has returned")
+
+
+def test_the_stack_of_a_hanging_call_is_written_once(containment, lines):
+    gate = threading.Event()
+
+    def somewhere_in_the_plugin():
+        gate.wait(30)
+
+    containment.call("acme", "on_goal_state", somewhere_in_the_plugin, deadline=0.05)
+    for _ in range(20):
+        containment.call("acme", "on_goal_state", somewhere_in_the_plugin, deadline=0.05)
+    gate.set()
+    (stack,) = lines.having("it is here:")
+    assert "in somewhere_in_the_plugin" in stack
+
+
+def test_a_late_result_does_not_land_in_a_later_call(containment, eventually):
+    gate = threading.Event()
+
+    def slow():
+        gate.wait(30)
+        return "of the first call"
+
+    containment.call("acme", "h", slow, deadline=0.05)
+    gate.set()
+    eventually(lambda: not containment.stuck())
+    assert containment.call("acme", "h", lambda: "of the second", deadline=30).value == "of the second"
+
+
+def test_a_periodic_hook_that_keeps_failing_is_left_out_more_and_more_and_one_success_resets(containment):
+    def states(count, function):
+        return [
+            containment.call("acme", "report_status", function, deadline=30, periodic=True).state for _ in range(count)
+        ]
+
+    assert states(5, fail(ValueError())) == [FAILED] * 5
+    assert states(2, fail(ValueError())) == [SKIPPED, FAILED]
+    assert states(3, fail(ValueError())) == [SKIPPED, SKIPPED, FAILED]
+    assert states(5, fail(ValueError())) == [SKIPPED] * 4 + [FAILED]
+    for _ in range(10):
+        states(61, fail(ValueError()))
+    most = states(200, fail(ValueError()))
+    gaps = "".join("x" if state == SKIPPED else "." for state in most).strip("x").split(".")
+    assert max(map(len, gaps)) == 60
+    while states(1, lambda: None) != [ANSWERED]:
+        pass
+    assert states(4, fail(ValueError())) == [FAILED] * 4
+
+
+def test_other_hooks_of_a_failing_plugin_are_not_left_out(containment):
+    for _ in range(20):
+        containment.call("acme", "report_status", fail(ValueError()), deadline=30, periodic=True)
+        assert containment.call("acme", "on_deprovision", lambda: 1, deadline=30).answered
+        assert containment.call("acme", "on_stop", fail(ValueError()), deadline=30).state == FAILED
+
+
+def test_a_machine_without_threads_is_a_failed_call(containment, monkeypatch):
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    outcome = containment.call("acme", "h", lambda: 1, deadline=30)
+    assert (outcome.state, outcome.error) == (FAILED, "RuntimeError: can't start new thread")
+
+
+def test_several_calls_run_at_once_under_one_deadline(containment):
+    met = threading.Barrier(3)
+    gate = threading.Event()
+    calls = [(name, lambda: met.wait(10) is not None) for name in ("a", "b", "c")] + [("d", lambda: gate.wait(30))]
+    outcomes = containment.call_all(calls, "import", deadline=2)
+    gate.set()
+    assert [outcomes[name].state for name in "abcd"] == [ANSWERED] * 3 + [LATE]
+
+
+def test_failing_names_only_those_whose_last_call_failed(containment):
+    containment.call("a", "h", fail(ValueError("x")), deadline=30)
+    containment.call("b", "h", fail(ValueError("x")), deadline=30)
+    containment.call("b", "h", lambda: 1, deadline=30)
+    assert containment.failing() == {"a": "h: ValueError: x"}
+    assert containment.failing("other") == {}
