@@ -15,7 +15,6 @@ from waagent.switchboard import DISABLED, ENABLED, Switchboard, split
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
 
     from waagent.agent import Agent
     from waagent.pluginlist import PluginInfo
@@ -200,7 +199,7 @@ def _takes_name(parser: argparse.ArgumentParser) -> None:
     _takes_json(parser)
 
 
-COMMANDS: Iterable[Command] = (
+COMMANDS: tuple[Command, ...] = (
     Command("plugins list", "print every installed plugin, its state and why", list_plugins, _takes_json, root=False),
     Command("plugins show", "print everything about one plugin", show, _takes_name, root=False),
     Command("plugins why", "print who switched a plugin on or off, with file and line", why, _takes_name, root=False),
