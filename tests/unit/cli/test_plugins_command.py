@@ -54,7 +54,9 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path):
-    return Machine(tmp_path)
+    before = os.umask(0o022)
+    yield Machine(tmp_path)
+    os.umask(before)
 
 
 def test_the_list_names_what_said_no_with_file_and_line(machine):

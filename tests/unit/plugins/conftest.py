@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 import types
@@ -18,6 +19,14 @@ from waagent.paths import Paths
 from waagent.plugins import PluginHost
 
 LEVELS = ("VERBOSE", "INFO", "WARNING", "ERROR")
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Files are written as root writes them, whatever the umask of whoever runs the tests."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 class Lines(list):
