@@ -125,7 +125,7 @@ class Engine:
         if goal_state.outdated:
             site.log.info(f"{goal_state.id} is older than the last one that was processed; it is only reported")
             return
-        if goal_state.on_hold and site.agent.config.boolean("EnableOverProvisioning"):
+        if self._is_on_hold(goal_state):
             site.log.info("Extension handling is on hold")
             return
         site.show(processed=True, busy=True)
@@ -143,6 +143,14 @@ class Engine:
         self._conclude(goal_state, "Success", 0, "GoalState executed successfully")
         milliseconds = int((self._clock() - began) * 1000)
         site.log.info(f"ProcessExtensionsGoalState completed [{goal_state.id} {milliseconds} ms]")
+
+    def _is_on_hold(self, goal_state: ExtensionsGoalState) -> bool:
+        if not self.site.agent.config.boolean("EnableOverProvisioning"):
+            return False
+        platform = self.site.agent.platform
+        if goal_state.artifacts_profile_uri and platform is not None:
+            return platform.fetch_on_hold()  # a document of its own says it (extensions §2.1)
+        return goal_state.on_hold
 
     def _announce(self, goal_state: ExtensionsGoalState, previous: str) -> None:
         log = self.site.log

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 
-from waagent import ExtensionDownloadError, Log, Manifest, ManifestVersion, Package, ProtocolError
+from waagent import ExtensionDownloadError, Log, Manifest, ManifestVersion, NoAnswer, Package, ProtocolError, Veto
 from waagent_extensions import codes, facts, handlermanifest, package, records, versions
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.layout import HandlerDir
@@ -98,11 +98,6 @@ def fetch_package(site: Site, unit: Unit, handler: HandlerDir, manifest: Manifes
     package.recover(handler)
     if not _expand_left_over(site, unit, handler, log):
         _download(site, unit, handler, manifest, log)
-        try:
-            _verify(site, unit, handler)
-            _expand(site, unit, handler, log)
-        finally:
-            _unlink(handler.zip)
     log.info(f"Event: name={handler.name}, op=Download, message=Download succeeded")
     site.event("Download", handler, "Download succeeded", started=started)
     log.info("Initialize extension directory")
@@ -122,8 +117,8 @@ def _expand_left_over(site: Site, unit: Unit, handler: HandlerDir, log: Log) -> 
     if not os.path.exists(handler.zip):
         return False
     try:
-        _verify(site, unit, handler)
-        _expand(site, unit, handler, log)
+        _verify(site, unit, handler, handler.zip)
+        _expand(site, unit, handler, handler.zip, log)
     except HandlerError as problem:
         log.warning(f"The package that was there cannot be used and is fetched again: {problem}")
         return False
@@ -133,6 +128,7 @@ def _expand_left_over(site: Site, unit: Unit, handler: HandlerDir, log: Log) -> 
 
 
 def _download(site: Site, unit: Unit, handler: HandlerDir, manifest: Manifest | None, log: Log) -> None:
+    """Download and expand: a package that cannot be expanded sends the download to the next location."""
     log.info("Download extension package")
     log.verbose(f"Downloading {unit.full_name}")
     site.doing(unit.full_name, "downloading the package")
@@ -146,33 +142,51 @@ def _download(site: Site, unit: Unit, handler: HandlerDir, manifest: Manifest | 
             codes.UNKNOWN,
             "Download",
         )
+    refused: list[HandlerError] = []
+
+    def check(path: str) -> None:
+        try:
+            _verify(site, unit, handler, path)
+            _expand(site, unit, handler, path, log)
+        except HandlerError as problem:
+            refused.append(problem)
+            raise
+
     try:
-        platform.download_package(unit.handler, chosen, manifest, handler.zip, stop=site.agent.stopping)
+        platform.download_package(unit.handler, chosen, manifest, handler.zip, stop=site.agent.stopping, check=check)
+    except HandlerError:
+        raise
     except (ProtocolError, OSError) as problem:
-        _unlink(handler.zip)
+        if refused:
+            # What came could not be used: that says more than that no location had anything better.
+            raise refused[-1] from problem
         code = problem.code if isinstance(problem, ExtensionDownloadError) else codes.DOWNLOAD_FAILED
         raise DownloadFailed(f"Failed to download artifacts: {problem}", code, "Download") from problem
+    finally:
+        _unlink(handler.zip)
 
 
 def _chosen(manifest: Manifest, version: str) -> ManifestVersion | None:
     return next((item for item in manifest.versions if versions.key(item.version) == versions.key(version)), None)
 
 
-def _verify(site: Site, unit: Unit, handler: HandlerDir) -> None:
-    offered = Package(handler.name, handler.version, handler.zip, unit.handler.signature)
-    veto = site.agent.hooks.verify_package(site.agent, offered)
+def _verify(site: Site, unit: Unit, handler: HandlerDir, path: str) -> None:
+    offered = Package(handler.name, handler.version, path, unit.handler.signature)
+    try:
+        veto = site.agent.hooks.verify_package(site.agent, offered)
+    except NoAnswer as problem:
+        veto = Veto(f"The package cannot be verified: {problem}")
     if veto is not None:
         code = veto.code if veto.code is not None else codes.ENABLE_FAILED
         raise HandlerError(veto.reason, code, "PackageSignatureResult")
 
 
-def _expand(site: Site, unit: Unit, handler: HandlerDir, log: Log) -> None:
+def _expand(site: Site, unit: Unit, handler: HandlerDir, path: str, log: Log) -> None:
     log.info("Unpack extension package")
-    log.verbose(f"Unzipping {unit.full_name}: {handler.zip}")
+    log.verbose(f"Unzipping {unit.full_name}: {path}")
     site.doing(unit.full_name, "unpacking the package")
-    os.chmod(handler.zip, 0o644)
     try:
-        package.expand(handler.zip, handler, stopped=site.leave)
+        package.expand(path, handler, stopped=site.leave)
     except HandlerError as problem:
         if site.leave():
             raise

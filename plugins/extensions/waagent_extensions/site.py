@@ -127,8 +127,12 @@ class Site:
         name: str | None = None,
         success: bool = True,
         started: float | None = None,
+        logged: bool = False,
     ) -> None:
-        """Send an event about *handler*; *started* (monotonic seconds) gives its duration."""
+        """Send an event about *handler*; *started* (monotonic seconds) gives its duration.
+
+        With *logged* a failure stands in the log already.
+        """
         duration = 0 if started is None else int((time.monotonic() - started) * 1000)
         self.agent.events.add(
             operation,
@@ -137,6 +141,7 @@ class Site:
             success=success,
             message=message,
             duration_ms=duration,
+            logged=logged,
         )
 
     def failed_disables(self, handler: str) -> int:

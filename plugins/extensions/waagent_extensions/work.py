@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from waagent import AgentError, Log, Manifest, Plan, Step, redact
+from waagent import AgentError, Log, Manifest, Plan, Step
 from waagent_extensions import codes, facts, fetch, handlermanifest, planner, records, settings, statusfile
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.execute import Executor, Left
@@ -250,11 +250,8 @@ class Work:
 
 def record_failure(site: Site, unit: Unit, handler: HandlerDir, problem: HandlerError, log: Log) -> None:
     """Put a failure where it is reported from: handler status, and a status file for a multi-config extension."""
-    # The event writes the line into the agent's log; the handler's own log gets it from here.
-    site.event(problem.operation, handler, str(problem), name=unit.full_name, success=False)
-    if log.also is not None:
-        line = f"Event: name={unit.full_name}, op={problem.operation}, message={redact(str(problem))}, duration=0"
-        log.also(3, line)
+    log.error(f"Event: name={unit.full_name}, op={problem.operation}, message={problem}, duration=0")
+    site.event(problem.operation, handler, str(problem), name=unit.full_name, success=False, logged=True)
     try:
         if not (unit.extension and problem.operation == "Enable"):
             if not os.path.exists(handler.state_file):

@@ -76,6 +76,8 @@ class FakePlatform:
         self.packages: dict[str, dict[str, bytes]] = {}
         self.unreachable = False
         self.broken_downloads = 0
+        self.sound: set[str] = set()
+        self.on_hold = False
         self.downloads: list[str] = []
 
     def fetch_manifest(self, handler: Handler) -> Manifest:
@@ -85,16 +87,34 @@ class FakePlatform:
         return Manifest(tuple(ManifestVersion(version, ("http://x/",)) for version in versions), "http://x/manifest")
 
     def download_package(
-        self, handler: Handler, version: ManifestVersion, manifest: Manifest, target: str, *, stop: Any = None
+        self,
+        handler: Handler,
+        version: ManifestVersion,
+        manifest: Manifest,
+        target: str,
+        *,
+        stop: Any = None,
+        check: Callable[[str], None] | None = None,
     ) -> None:
         self.downloads.append(f"{handler.name} {version.version}")
         if self.unreachable:
             raise ExtensionDownloadError("the package cannot be fetched", 1001)
         data = self.packages[handler.name][version.version]
-        if self.broken_downloads:
+        if self.broken_downloads and handler.name not in self.sound:
             self.broken_downloads -= 1
             data = data[: len(data) // 2]
-        Path(target).write_bytes(data)
+        partial = target + ".partial"
+        Path(partial).write_bytes(data)
+        try:
+            if check is not None:
+                check(partial)
+            os.replace(partial, target)
+        except Exception as problem:
+            os.unlink(partial)
+            raise ExtensionDownloadError(f"no location has it: {problem}", 1001) from problem
+
+    def fetch_on_hold(self) -> bool:
+        return self.on_hold
 
 
 class FakeHooks:

@@ -250,15 +250,7 @@ def test_after_three_more_tries_a_download_has_failed_and_others_did_not_wait(
     bench.publish(NAME, "1.4.2")
     bench.publish("Contoso.Other", "1.0")
     bench.platform.broken_downloads = 100
-    first = bench.platform.packages["Contoso.Other"]["1.0"]
-    download = bench.platform.download_package
-
-    def only_the_sample_is_broken(handler, version, manifest, target, *, stop=None):  # type: ignore[no-untyped-def]
-        download(handler, version, manifest, target)
-        if handler.name == "Contoso.Other":
-            Path(target).write_bytes(first)
-
-    bench.platform.download_package = only_the_sample_is_broken  # type: ignore[method-assign]
+    bench.platform.sound = {"Contoso.Other"}
     assert bench.apply(wanted(NAME, "1.4.2"), wanted("Contoso.Other", "1.0")) == ["install 1.0", "enable 1.0"]
     assert bench.platform.downloads.count(f"{NAME} 1.4.2") == 4
     assert bench.platform.downloads[1] == "Contoso.Other 1.0", "it did not wait for the retries"
@@ -645,6 +637,14 @@ def test_on_hold_nothing_is_executed_unless_over_provisioning_is_off(bench: Benc
     assert "Extension handling is on hold" in bench.log()
     bench.agent.config.values["EnableOverProvisioning"] = False
     assert bench.apply(wanted(NAME, "1.4.2"), on_hold=True) == ["install 1.4.2", "enable 1.4.2"]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_profile_document_says_whether_extensions_are_on_hold(bench: Bench, held: bool) -> None:
+    bench.publish(NAME, "1.4.2")
+    bench.platform.on_hold = held
+    ran = bench.apply(wanted(NAME, "1.4.2"), artifacts_profile_uri="http://x/profile?sig=1")
+    assert ran == ([] if held else ["install 1.4.2", "enable 1.4.2"])
 
 
 def test_an_outdated_goal_state_is_only_reported(bench: Bench) -> None:

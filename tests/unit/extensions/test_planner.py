@@ -55,8 +55,8 @@ NEW = Other("3.0", ENABLED, newer=True)
         (
             facts(other=OLD, update_with_install=False),
             (
-                "fetch settings disable-old mark-old-disabled carry update uninstall-old remove-old mark-installed enable "
-                "mark-enabled"
+                "fetch settings disable-old mark-old-disabled carry update uninstall-old remove-old mark-installed "
+                "enable mark-enabled"
             ),
         ),
         (
