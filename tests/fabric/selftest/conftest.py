@@ -37,7 +37,7 @@ class Client:
         return self.wire("/machine/?comp=goalstate").text
 
     def field(self, tag):
-        found = re.search(f"<{tag}>(.*?)</{tag}>", self.goal_state(), re.S)
+        found = re.search(f"<{tag}>(.*?)</{tag}>", self.goal_state(), re.DOTALL)
         return html.unescape(found.group(1)).strip() if found else None
 
     def part(self, tag, **headers):

@@ -136,7 +136,9 @@ def test_handlers_and_settings(client, fabric, clean):
         [
             HandlerSpec(
                 "Contoso.Single", "1.2.3", signature="MIIB",
-                settings=[SettingsSpec({"a": "<&>"}, sequence_number=4, level=1, depends_on=[("Contoso.Multi", "first")])],
+                settings=[
+                    SettingsSpec({"a": "<&>"}, sequence_number=4, level=1, depends_on=[("Contoso.Multi", "first")])
+                ],
             ),
             HandlerSpec(
                 "Contoso.Multi", "2.0.0", multi_config=True, additional_locations=["http://c/x?a=1&b=2"],

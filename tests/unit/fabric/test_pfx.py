@@ -23,7 +23,7 @@ def openssl(folder, data: bytes, *options: str) -> str:
 
 
 def blocks(text: str, word: str) -> list[bytes]:
-    return [found.encode() for found in re.findall(f"-----BEGIN {word}-----.*?-----END {word}-----", text, re.S)]
+    return [found.encode() for found in re.findall(f"-----BEGIN {word}-----.*?-----END {word}-----", text, re.DOTALL)]
 
 
 @pytest.fixture(scope="module")
