@@ -99,6 +99,8 @@ class _Socket:
 
     def __init__(self, raw: socket.socket, clock: Callable[[], float]) -> None:
         self.received = 0
+        self.ended = False
+        self.has_surplus = False
         self._raw = raw
         self._clock = clock
         self._timeout = TIMEOUT
@@ -126,11 +128,12 @@ class _Socket:
         self._arm()
         count = self._raw.recv_into(buffer)
         self.received += count
+        self.ended = not count
         return count
 
     def makefile(self, mode: str) -> io.BufferedReader:
         self._readers += 1
-        return io.BufferedReader(_Reader(self), PIECE)
+        return _Buffer(_Reader(self))
 
     def close(self) -> None:
         # http.client closes a connection that will not be kept as soon as it has the headers.
@@ -155,18 +158,34 @@ class _Socket:
 class _Reader(io.RawIOBase):
     def __init__(self, wrapped: _Socket) -> None:
         super().__init__()
-        self._wrapped = wrapped
+        self.wrapped = wrapped
+        self.is_dry = False
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
-        return self._wrapped.recv_into(buffer)
+    def readinto(self, buffer: Any) -> int | None:
+        return None if self.is_dry else self.wrapped.recv_into(buffer)
 
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self._wrapped.reader_closed()
+            self.wrapped.reader_closed()
+
+
+class _Buffer(io.BufferedReader):
+    """The buffer of one answer; it notices bytes behind the answer, which would be lost with it."""
+
+    def __init__(self, reader: _Reader) -> None:
+        super().__init__(reader, PIECE)
+        self._reader = reader
+
+    def close(self) -> None:
+        if not self.closed:
+            self._reader.is_dry = True
+            if self.peek(1):
+                self._reader.wrapped.has_surplus = True
+        super().close()
 
 
 class Channel:
@@ -278,8 +297,9 @@ class Channel:
         limit: int,
     ) -> Answer:
         connection = self._connection or self._open(min(timeout, max(0.001, deadline - self._clock())))
-        assert self._wrapped is not None
-        self._wrapped.prepare(timeout, deadline)
+        wrapped = self._wrapped
+        assert wrapped is not None
+        wrapped.prepare(timeout, deadline)
         connection.putrequest(method, target, skip_accept_encoding=True)
         given = tuple(headers)
         if not any(name.lower() == "user-agent" for name, _ in given):
@@ -292,10 +312,13 @@ class Channel:
         connection.endheaders(body)
         response = connection.getresponse()
         try:
+            if wrapped.ended:
+                # http.client takes the end of the stream for the end of the headers: an empty success.
+                raise http_client.IncompleteRead(b"")
             content = self._read(response, limit)
         finally:
             response.close()
-        if response.will_close:
+        if response.will_close or wrapped.has_surplus:
             self.close()
         names: dict[str, str] = {}
         for name, value in response.getheaders():

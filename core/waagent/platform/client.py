@@ -55,7 +55,7 @@ class Platform:
         sleep: waits; the default returns early when *stopping* is set.
         stopping: the process is being ended.
         environment: where proxy variables are looked up.
-        run: runs a command of the system for the DHCP exchange; ``None`` leaves that out.
+        run: runs a command of the system for the DHCP exchange; default :func:`waagent.commands.run`.
         channels: the connections; others than ours in tests.
         opener: opens certificates; likewise.
     """
@@ -227,10 +227,9 @@ class Platform:
         if self._failures <= LOGGED_FAILURES:
             message = f"Error fetching the goal state: {problem}"
             self._failing_reported = self._clock()
+            self.log.error(message)
             if self.events is not None:
-                self.events.add("FetchGoalState", success=False, message=message)
-            else:
-                self.log.error(message)
+                self.events.add("FetchGoalState", success=False, message=message, logged=True)
         elif self._clock() - self._failing_reported >= FAILING_EVERY:
             self._failing_reported = self._clock()
             message = f"Fetching the goal state is still failing: {problem}"
@@ -268,9 +267,10 @@ class Platform:
         return content
 
     def _open_certificates(self, data: bytes) -> tuple[CertificateInfo, ...]:
-        from waagent.platform.certificates import open_certificates
+        from waagent.platform import certificates  # starts a process: only when there is something to open
 
-        return open_certificates(self.paths, data)
+        openssl = self.config.text("OS.OpensslPath") or certificates.OPENSSL
+        return certificates.open_certificates(self.paths, data, openssl=openssl, log=self.log)
 
     # -- artifacts --------------------------------------------------------------------------------------------------
 
@@ -315,10 +315,12 @@ class Platform:
 
     # -- reports ----------------------------------------------------------------------------------------------------
 
-    def upload_status(self, document: Mapping[str, Any]) -> None:
+    def upload_status(self, document: Mapping[str, Any]) -> bool:
         """Upload a status document (:func:`waagent.platform.statusblob.build_status`): host plugin first, then direct.
 
-        A stale identity is refreshed and the upload left to the next one, without an error (wireserver §15.4).
+        Returns:
+            ``False`` when the host plugin did not know this machine: its identity was refreshed, and the next upload
+            will do (wireserver §15.4).
 
         Raises:
             ProtocolNotFound: the goal state names no status blob, not even after it was fetched anew.
@@ -329,8 +331,10 @@ class Platform:
             state = self._state_with_status_blob()
         blob = state.extensions.status_blob
         assert blob is not None
-        if self._uploader.upload(blob, document):
-            self._goal_states.outdated_was_reported()
+        if not self._uploader.upload(blob, document):
+            return False
+        self._goal_states.outdated_was_reported()
+        return True
 
     def _state_with_status_blob(self) -> GoalState:
         state = self.goal_state

@@ -119,16 +119,18 @@ def dhcp_question(
     run: Callable[..., Any] | None, is_real_root: bool, log: Log, sleep: Callable[[float], object]
 ) -> Callable[[], str | None] | None:
     """Return what asks the network, ``None`` where that cannot be: without root, or on another root (ruling 7)."""
-    if run is None or not is_real_root or os.geteuid() != 0:
+    if not is_real_root or os.geteuid() != 0:
         return None
-    command = run
     clients: list[Any] = []
 
     def ask() -> str | None:
         if not clients:
             from waagent.platform.dhcpclient import DhcpClient  # almost no machine comes here
 
-            clients.append(DhcpClient(command, log, sleep))
+            if run is None:
+                from waagent import commands
+
+            clients.append(DhcpClient(run or commands.run, log, sleep))
         found: str | None = clients[0].endpoint()
         return found
 

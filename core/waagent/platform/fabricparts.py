@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import attrs
 
-from waagent.errors import CryptError, ProtocolError
+from waagent.errors import AgentError, CryptError
 from waagent.files import ensure_dir, write_atomic
 from waagent.log import ERROR, INFO, VERBOSE, WARNING, Log
 from waagent.paths import Paths
@@ -147,7 +147,7 @@ class FabricParts:
                     self._say(WARNING if content.is_warning else INFO, content.note)
                     return ()
                 found = self._opener.open(data)
-            except (ProtocolError, OSError) as problem:
+            except (AgentError, OSError) as problem:
                 problems.append(problem)
                 continue
             self._history.save(names.CERTIFICATES, summary(found) + "\n")
@@ -159,7 +159,7 @@ class FabricParts:
             said = "; ".join(f"{cipher}: {problem}" for cipher, problem in zip(CIPHERS, problems))
             self._say(ERROR, f"Cannot read the certificates: {said}")
             if self._events is not None and not self.quiet:
-                self._events.add("GoalStateCertificates", success=False, message=said)
+                self._events.add("GoalStateCertificates", success=False, message=said, logged=True)
         return ()
 
     def with_files(self, adopted: GoalState, document: GoalStateDocument) -> GoalState:

@@ -33,6 +33,7 @@ class EventSink(Protocol):
         message: str = ...,
         duration_ms: int = ...,
         version: str | None = ...,
+        logged: bool = ...,
     ) -> object:
         """Take one event."""
 
