@@ -47,7 +47,7 @@ class Completed:
         argv: as started.
         returncode: the exit status; negative: the signal that ended it; 127 when there is no such command and 126
             when it cannot be started (then ``stderr`` says why).
-        stdout: what it printed, as UTF-8 with bad bytes replaced; the middle is left out when it was too much.
+        stdout: what it printed, bad bytes replaced; the middle is left out when it was too much.
         stderr: likewise.
         seconds: how long it ran.
         timed_out: it was ended because it was out of time.
@@ -100,6 +100,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     output_limit: int = OUTPUT_LIMIT,
+    encoding: str = "utf-8",
     check: bool = False,
 ) -> Completed:
     """Run a command and wait for its end.
@@ -113,6 +114,7 @@ def run(
         env: its whole environment; default :func:`clean_environment`.
         cwd: where it runs.
         output_limit: bytes kept of each stream, half from the beginning and half from the end.
+        encoding: of its output; ``latin-1`` keeps every byte as one character.
         check: raise unless it ended with 0 in time.
 
     Raises:
@@ -137,7 +139,7 @@ def run(
         finally:
             code = child.finish()
         seconds = time.monotonic() - begun
-        done = Completed(command, code, child.out[0].text(), child.out[1].text(), seconds, timed_out)
+        done = Completed(command, code, child.out[0].text(encoding), child.out[1].text(encoding), seconds, timed_out)
         returncode = None if timed_out else code
     if check and not done.ok:
         raise CommandError(done.describe(), command, returncode, done.stdout + done.stderr)
@@ -164,11 +166,11 @@ class _Kept:
             del self._tail[:excess]
             self._left_out += excess
 
-    def text(self) -> str:
+    def text(self, encoding: str) -> str:
         if not self._left_out:
-            return (self._head + self._tail).decode("utf-8", "replace")
+            return (self._head + self._tail).decode(encoding, "replace")
         gap = f"\n[... {self._left_out} bytes left out ...]\n"
-        return self._head.decode("utf-8", "replace") + gap + self._tail.decode("utf-8", "replace")
+        return self._head.decode(encoding, "replace") + gap + self._tail.decode(encoding, "replace")
 
 
 class _Child:
