@@ -56,8 +56,9 @@ class Follower(threading.Thread):
             text = self._agent.log()
             whole = text.rfind("\n") + 1
             for line in text[shown:whole].splitlines():
-                _, _, body = line.partition(" ")
-                if not body.startswith("VERBOSE"):
+                # Lines of more than one line (what a command printed) carry their time only once.
+                body = line[28:] if line[:2] == "20" and line[26:28] == "Z " else f"    {line}"
+                if body.strip():
                     print(f"  {time.monotonic() - self._began:6.2f} s  {body[:150]}", flush=True)
             shown = whole
             if last:
