@@ -124,9 +124,11 @@ def damage(lib: str, how: str) -> None:
     elif how == "small key":
         argv = ["req", "-x509", "-nodes", "-newkey", "rsa:1024", "-subj", "/CN=LinuxTransport", "-days", "730"]
         blobs.openssl(*argv, "-keyout", key, "-out", cert)
-    elif how == "elliptic":
+    elif how == "elliptic key":
         argv = ["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
         blobs.openssl(*argv, "-subj", "/CN=LinuxTransport", "-days", "730", "-keyout", key, "-out", cert)
+    else:
+        raise AssertionError(how)
 
 
 @pytest.mark.parametrize(
