@@ -172,3 +172,17 @@ def test_the_fixtures_clean_up_behind_a_failing_test(tmp_path):
     assert "1 failed" in ran.stdout, ran.stdout + ran.stderr
     pid = int(ran.stdout.partition("PID ")[2].split()[0])
     assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_the_real_agent_is_steered_and_watched(agent_root, fabric, running_agent):
+    agent = running_agent(agent_root, fabric)
+    fabric.wait_for_status(timeout=60)
+    pids = agent.pids()
+    assert {"supervisor", "worker"} <= set(pids)
+    assert agent.kill_worker(timeout=60) == pids["worker"]
+    assert agent.pids()["supervisor"] == pids["supervisor"]
+    before = len(fabric.statuses)
+    fabric.wait_for(lambda: len(fabric.statuses) > before, 60, "a status of the new worker")
+    assert agent.stop() == 0
+    assert sleepers(agent_root) == []
+    assert [str(violation) for violation in fabric.violations] == []
