@@ -183,25 +183,29 @@ def call(
     allowed = policy.attempts if attempts is None else min(attempts, policy.attempts)
     started = clock()
     tries = 0
-    while True:
-        tries += 1
-        try:
-            answer = send()
-            problem = failure(answer.status, answer.reason, answer.headers, answer.body, policy)
-            if problem is None:
-                return answer
-        except HttpError as raised:
-            problem = raised
-        pause = policy.pause(tries)
-        if isinstance(problem, Throttled) and problem.retry_after is not None:
-            pause = max(pause, problem.retry_after)
-        late = policy.total is not None and clock() - started + pause > policy.total
-        no_way_out = policy.waits and isinstance(problem, Unreachable) and problem.errno == errno.ENETUNREACH
-        if tries >= allowed or late or no_way_out or stopping.is_set() or not is_retried(problem, policy):
-            raise _counted(problem, tries)
-        sleep(pause)
-        if stopping.is_set():
-            raise _counted(problem, tries)
+    problem: HttpError | None = None
+    try:
+        while True:
+            tries += 1
+            try:
+                answer = send()
+                problem = failure(answer.status, answer.reason, answer.headers, answer.body, policy)
+                if problem is None:
+                    return answer
+            except HttpError as raised:
+                problem = raised
+            pause = policy.pause(tries)
+            if isinstance(problem, Throttled) and problem.retry_after is not None:
+                pause = max(pause, problem.retry_after)
+            late = policy.total is not None and clock() - started + pause > policy.total
+            no_way_out = policy.waits and isinstance(problem, Unreachable) and problem.errno == errno.ENETUNREACH
+            if tries >= allowed or late or no_way_out or stopping.is_set() or not is_retried(problem, policy):
+                raise _counted(problem, tries)
+            sleep(pause)
+            if stopping.is_set():
+                raise _counted(problem, tries)
+    finally:
+        problem = None  # an error whose traceback names the frame that names it would wait for the garbage collector
 
 
 def _counted(problem: HttpError, tries: int) -> HttpError:
