@@ -68,20 +68,20 @@ def _take_over_old_state(layout: Layout, log: Log) -> None:
     log.info("The handler states of an earlier agent were taken over")
 
 
-def forget_instance(layout: Layout) -> list[str]:
-    """Delete what another machine left in a captured image, so that its sequence numbers suppress nothing.
-
-    Returns:
-        The files that were deleted (extensions §11.9).
-    """
-    deleted = []
+def instance_files(layout: Layout) -> list[str]:
+    """Return what tells handlers and agent which settings were executed: it belongs to one machine (§11.9)."""
+    found = []
     for handler in layout.installed():
-        victims = [handler.status_record, handler.last_sequence]
+        candidates = [handler.status_record, handler.last_sequence]
         for directory, suffix in ((handler.status_dir, ".status"), (handler.config_dir, ".settings")):
             with contextlib.suppress(OSError):
-                victims += [os.path.join(directory, name) for name in os.listdir(directory) if name.endswith(suffix)]
-        for path in victims:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-                deleted.append(path)
-    return deleted
+                candidates += [os.path.join(directory, name) for name in os.listdir(directory) if name.endswith(suffix)]
+        found += [path for path in candidates if os.path.lexists(path)]
+    return sorted(found)
+
+
+def forget_instance(layout: Layout) -> None:
+    """Delete :func:`instance_files`, so that another machine's sequence numbers suppress nothing."""
+    for path in instance_files(layout):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

@@ -14,13 +14,13 @@ no ``pid``                              never started: safe to start
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import fcntl
 import os
 import re
 import signal
 import time
-import zlib
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -351,7 +351,7 @@ def command_id(*parts: object) -> str:
     # hashlib would bring the whole of OpenSSL into the resident worker.
     text = "|".join(str(part) for part in parts)
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(str(part) for part in parts if part)).strip("-.")
-    return f"{readable[-140:]}-{zlib.crc32(text.encode()):08x}"
+    return f"{readable[-140:]}-{binascii.crc32(text.encode()):08x}"
 
 
 def _spawn(argv: list[str], environment: dict[str, str], lock: int, errors_to: str) -> int:

@@ -50,11 +50,6 @@ class Convergence:
             self._log.info(f"All extensions in the goal state have reached a terminal state: {text}")
             self._mark(f"{goal_state.id} {text}\n")
 
-    @property
-    def open_goal_state(self) -> str:
-        """Return "" when everything reported is terminal, else a list of what is not."""
-        return _text([item for item in self._last or [] if item[1] not in TERMINAL]) if self._last else ""
-
     def _tell_changes(self, handlers: tuple[HandlerReport, ...]) -> None:
         present = {}
         for item in handlers:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from waagent import AgentError, ExtensionsGoalState, GoalStateReport, Handler, HandlerReport, NoAnswer, Veto
-from waagent_extensions import cleanup, codes, facts, order, records, statusfile, validity
+from waagent_extensions import cleanup, codes, commands, facts, order, records, statusfile, validity
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.environment import make_directories, write_handler_environment
 from waagent_extensions.fetch import Catalogue, DownloadFailed
@@ -70,6 +70,15 @@ class Engine:
 
     # In the engine's lane
 
+    def attend(self) -> None:
+        """Keep the time limits of commands that an earlier process left running, until a goal state comes."""
+        for known in self.site.runner.known():
+            if self.site.runner.state(known.id) == commands.RUNNING:
+                self.site.log.info(f"A command of an earlier agent process still runs: {known.line}")
+                self.site.runner.run(
+                    known, {}, wake=self.site.wake, leave=lambda: self.site.leave() or self.superseded, start=False
+                )
+
     def recover(self) -> None:
         """Set straight what an earlier agent process left; once per process, before anything else."""
         if self._recovered:
@@ -108,6 +117,10 @@ class Engine:
         began = self._clock()
         self._announce(goal_state, previous)
         self.recover()
+        # Shown before anything is waited for: a restarted agent reports what is on disk all the while.
+        site.show(
+            goal_state=goal_state, processed=False, from_disk=False, outcomes={}, versions={}, unknown={}, waiting={}
+        )
         self._finish_strangers(goal_state)
         if site.leave():
             return
@@ -116,12 +129,9 @@ class Engine:
             message = f"Failing GS {goal_state.id} as Unsupported features found: {', '.join(unsupported)}"
             site.log.error(message)
             site.agent.events.add("UnsupportedFeatures", success=False, message=message)
-            site.show(goal_state=goal_state, from_disk=True, processed=True, outcomes={}, versions={}, waiting={})
+            site.show(from_disk=True, processed=True)
             self._conclude(goal_state, "Failed", codes.UNSUPPORTED_FEATURES, message)
             return
-        site.show(
-            goal_state=goal_state, processed=False, from_disk=False, outcomes={}, versions={}, unknown={}, waiting={}
-        )
         if goal_state.outdated:
             site.log.info(f"{goal_state.id} is older than the last one that was processed; it is only reported")
             return
@@ -154,12 +164,15 @@ class Engine:
 
     def _announce(self, goal_state: ExtensionsGoalState, previous: str) -> None:
         log = self.site.log
-        waiting = self.site.view.outcomes
-        if previous and any(outcome.kind == order.RETRY for outcome in waiting.values()):
-            log.warning(
-                f"A new goal state ({goal_state.id}) was received, but not all the extensions in the previous goal "
-                f"state have completed: {previous}"
-            )
+        before = self.site.view.goal_state
+        if previous and before is not None and self.site.view.processed:
+            words = [(unit.full_name, self._status_word(unit)) for unit in order.units(before.handlers) if unit.enables]
+            still = [name for name, word in words if word not in (None, *statusfile.TERMINAL)]
+            if still:
+                log.warning(
+                    f"A new goal state ({goal_state.id}) was received, but not all the extensions in the previous goal "
+                    f"state ({previous}) have completed: {still}"
+                )
         log.info(
             f"ProcessExtensionsGoalState started [{goal_state.id} channel: {goal_state.channel} source: "
             f"{goal_state.source} activity: {goal_state.activity_id} correlation {goal_state.correlation_id} created: "
@@ -182,12 +195,13 @@ class Engine:
         self._finish_records()
         for stranger in site.runner.known():
             site.log.info(f"Waiting for a command of an earlier goal state: {stranger.line}")
+            unit = f"{stranger.handler}.{stranger.extension}" if stranger.extension else stranger.handler
             result = site.runner.run(
                 stranger,
                 {},
                 wake=site.wake,
                 leave=site.leave,
-                progress=lambda running: site.show(running=running, busy=True),
+                progress=lambda running, unit=unit: site.show(running=running, running_unit=unit, busy=True),  # type: ignore[misc]
                 start=False,
             )
             if result is None:
@@ -196,7 +210,7 @@ class Engine:
             if handler.exists():
                 self._apply(stranger.operation, stranger.extension, handler, result.ok, result.lost)
             site.runner.release(stranger.id)
-        site.show(running=None)
+        site.show(running=None, running_unit="")
 
     def _finish_records(self) -> None:
         """Record installs that were known to have succeeded when the process was killed."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from waagent import GoalState, LogSource, Periodic, StatusReport, hookimpl
+from waagent import GoalState, HealthCheck, LogSource, Periodic, Plan, StatusReport, Step, hookimpl
 
 if TYPE_CHECKING:
     from waagent import Agent
@@ -35,8 +36,9 @@ class ExtensionsPlugin:
 
     @hookimpl
     def on_start(self, agent: Agent) -> None:
-        """Get ready, and look for what an earlier worker left."""
-        self._assembled(agent)
+        """Get ready, and look after the commands that an earlier worker left running."""
+        engine = self._assembled(agent).engine
+        agent.lane("extensions").submit(engine.attend, name="commands left running")
 
     @hookimpl
     def on_stop(self, agent: Agent) -> None:
@@ -59,6 +61,29 @@ class ExtensionsPlugin:
         if view.goal_state is not None and view.processed:
             self._parts.convergence.look(view.goal_state, report.handlers, through=not view.busy)
         return report
+
+    @hookimpl
+    def on_vm_identity_change(self, agent: Agent, old: str, new: str) -> Plan:
+        """Forget the sequence numbers that another machine left in the image: they would suppress this one's work."""
+        from waagent_extensions import cleanup
+        from waagent_extensions.layout import Layout
+
+        layout = Layout(agent.paths.lib_dir, agent.paths.extension_log_dir)
+
+        def missing(facts: Mapping[str, Any]) -> list[Step]:
+            if not facts["files"]:
+                return []
+            summary = "delete status, settings and sequence numbers that extensions kept of another machine"
+            return [Step("forget", summary, lambda: cleanup.forget_instance(layout), gives={"files": []})]
+
+        return Plan(f"extensions of {old}", lambda: {"files": cleanup.instance_files(layout)}, missing)
+
+    @hookimpl
+    def check_health(self, agent: Agent) -> list[HealthCheck]:
+        """Look for what keeps extensions from running at all, and for handlers that are not ready."""
+        from waagent_extensions import health
+
+        return health.checks(agent.paths.lib_dir, agent.paths.extension_log_dir)
 
     @hookimpl
     def declare_periodic(self, agent: Agent) -> list[Periodic]:

@@ -41,16 +41,23 @@ class Reporter:
     def build(self) -> StatusReport:
         """Return the plugin's part of the status."""
         view = self._site.view
-        if view.goal_state is None:
+        goal_state = view.goal_state or self._adopted()
+        if goal_state is None:
             return StatusReport(features=FEATURES, busy=view.busy)
-        handlers = self._from_disk() if view.from_disk else self._from_goal_state(view, view.goal_state)
+        handlers = self._from_disk() if view.from_disk else self._from_goal_state(view, goal_state)
         return StatusReport(
             handlers=tuple(handlers),
             goal_state=view.aggregate,
             features=FEATURES,
-            details=_details(view, view.goal_state),
+            details=_details(view, goal_state),
             busy=view.busy,
         )
+
+    def _adopted(self) -> ExtensionsGoalState | None:
+        """Return what the engine is about to see: a handler that vanished for one report would count as removed."""
+        platform = self._site.agent.platform
+        state = platform.goal_state if platform is not None else None
+        return state.extensions if state is not None else None
 
     def _from_goal_state(self, view: View, goal_state: ExtensionsGoalState) -> Iterator[HandlerReport]:
         for handler in goal_state.handlers:
@@ -97,9 +104,10 @@ class Reporter:
     ) -> HandlerStatus:
         if recorded is None or _is_installing(view, place, recorded, busy):
             return HandlerStatus(place.name, place.version, records.INSTALLING, 0, busy)
-        if recorded.code != 0 and not any(outcome is not None for outcome in outcomes):
-            # What is on record failed in an earlier goal state: this one has not come to it yet.
-            text = busy or "Waiting to be processed"
+        if recorded.code != 0 and all(outcome is None or outcome.kind == order.RETRY for outcome in outcomes):
+            # What is on record failed in an earlier goal state, or is tried again: it is not this one's last word.
+            again = [f"{outcome.reason}; it is tried again" for outcome in outcomes if outcome is not None]
+            text = busy or (again or ["Waiting to be processed"])[0]
             return HandlerStatus(place.name, place.version, records.NOT_READY, 0, text)
         if recorded.status == records.NOT_READY and recorded.code == 0 and busy:
             return HandlerStatus(place.name, place.version, recorded.status, 0, f"{recorded.message}. {busy}")

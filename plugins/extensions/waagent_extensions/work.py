@@ -267,7 +267,9 @@ def record_failure(site: Site, unit: Unit, handler: HandlerDir, problem: Handler
                     unit.handler.multi_config,
                 ),
             )
-        if unit.extension and unit.sequence is not None and unit.enables:
+        # A failed download is tried again: what is written in the handler's place would outlive that.
+        again = isinstance(problem, fetch.DownloadFailed)
+        if unit.extension and unit.sequence is not None and unit.enables and not again:
             statusfile.write_placeholder(
                 handler,
                 unit.extension,

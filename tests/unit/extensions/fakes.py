@@ -71,6 +71,7 @@ class FakePlatform:
     """The part of the platform that the engine needs."""
 
     endpoint = "168.63.129.16"
+    goal_state = None
 
     def __init__(self) -> None:
         self.packages: dict[str, dict[str, bytes]] = {}
