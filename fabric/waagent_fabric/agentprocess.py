@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ Extensions.InitialGoalStatePeriod=1
 AutoUpdate.Enabled=n
 OS.EnableFirewall=n
 """
+
+# Inherited by everything that an agent starts, handlers and what they leave behind included.
+MARK = "FABRIC_AGENT"
 
 _ROLES = {
     "supervisor": ("daemon",),
@@ -115,6 +119,7 @@ class RunningAgent:
         self.command = [python, "-m", "waagent", "--root", self.root, *arguments]
         self.environment = dict(environment or {})
         self.process: subprocess.Popen[bytes] | None = None
+        self._mark = uuid.uuid4().hex
         self._conf_path = os.path.join(self.root, "etc", "waagent.conf")
         if conf or not os.path.exists(self._conf_path):
             write_conf(self.root, fabric, conf)
@@ -135,6 +140,7 @@ class RunningAgent:
                 environment.pop(key, None)
             else:
                 environment[key] = value
+        environment[MARK] = self._mark
         with open(self.console_path, "ab") as console:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=environment,
@@ -145,11 +151,10 @@ class RunningAgent:
     def stop(self, timeout: float = 20.0) -> int | None:
         """End the agent with SIGTERM, with SIGKILL after *timeout* seconds; return its exit status.
 
-        Nothing below the root survives: neither its children nor what handlers left running.
+        Nothing that it started survives: neither its children nor what handlers left running.
         """
         status = None
         if self.process is not None:
-            below = descendants(self.process.pid)
             if self.process.poll() is None:
                 self.process.terminate()
                 try:
@@ -158,8 +163,7 @@ class RunningAgent:
                     self.process.kill()
             status = self.process.wait()
             self.process = None
-            self._end(pid for pid in below if self._ours(pid))
-        self._end(pid for pid in _processes() if pid != os.getpid() and self._ours(pid))
+        self._end([pid for pid in _processes() if self._ours(pid)])
         return status
 
     def kill(self) -> None:
@@ -193,21 +197,17 @@ class RunningAgent:
         self.stop()
 
     def _ours(self, pid: int) -> bool:
-        """Whether a process belongs to this root: it works below it, or names it."""
+        """Whether a process descends from one that this object started: it carries the mark in its environment."""
         try:
-            place = os.readlink(f"/proc/{pid}/cwd")
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                return f"{MARK}={self._mark}".encode() in file.read().split(b"\0")
         except OSError:
-            place = ""
-        root = os.path.realpath(self.root)
-        return place.startswith(root) or any(
-            part == self.root or part.startswith(self.root + "/") or part == f"--root={self.root}"
-            for part in _arguments(pid)
-        )
+            return False
 
     @staticmethod
-    def _end(pids: object) -> None:
+    def _end(pids: Iterable[int]) -> None:
         ended = []
-        for pid in list(pids):  # type: ignore[call-overload]
+        for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
                 ended.append(pid)

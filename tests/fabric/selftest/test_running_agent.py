@@ -186,3 +186,14 @@ def test_the_real_agent_is_steered_and_watched(agent_root, fabric, running_agent
     assert agent.stop() == 0
     assert sleepers(agent_root) == []
     assert [str(violation) for violation in fabric.violations] == []
+
+
+def test_strangers_at_work_in_the_root_are_left_alone(stand_in, agent_root):
+    with subprocess.Popen(["sleep", "600"], cwd=agent_root) as stranger:
+        try:
+            agent = stand_in()
+            agent.wait_for_log("worker ")
+            agent.stop()
+            assert sleepers(agent_root) == [stranger.pid]
+        finally:
+            stranger.kill()
