@@ -134,9 +134,6 @@ class Wait:
     names: tuple[str, ...] = ()
 
 
-Move = "Run | Skip | Wait | None"
-
-
 def next_move(
     ordered: Iterable[Unit],
     waiting_for: Mapping[str, tuple[str, ...]],
