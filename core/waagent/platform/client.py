@@ -182,6 +182,18 @@ class Platform:
         """Whether ``FastTrack`` is announced: it is enabled and the host plugin serves vmSettings."""
         return self.config.boolean("Debug.EnableFastTrack") and self.host.settings.supported
 
+    @property
+    def hold_certificates(self) -> bool:
+        """Whether goal states come without their certificates, while another process owns the state directory.
+
+        They are owed: the first update after this was set back to ``False`` fetches them (ruling 19b).
+        """
+        return self._parts.hold_certificates
+
+    @hold_certificates.setter
+    def hold_certificates(self, hold: bool) -> None:
+        self._parts.hold_certificates = hold
+
     def prefetch(self) -> GoalStateDocument:
         """Find the WireServer and read the goal state, without writing any file (ruling 19b).
 

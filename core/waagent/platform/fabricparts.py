@@ -64,6 +64,7 @@ class FabricParts:
         quiet: fetching has failed for a while: lines go to the verbose log alone (wireserver §15.6).
 
         owes_certificates: the adopted goal state lacks certificates that may be had by asking again.
+        hold_certificates: do without them for now and owe them (ruling 19b).
 
     Args:
         wire: the WireServer.
@@ -79,6 +80,7 @@ class FabricParts:
     ) -> None:
         self.quiet = False
         self.owes_certificates = False
+        self.hold_certificates = False
         self._wire = wire
         self._opener = opener
         self._paths = paths
@@ -134,8 +136,8 @@ class FabricParts:
             document: names them.
             again: this was tried before and said so.
         """
-        self.owes_certificates = False
-        if document.certificates is None:
+        self.owes_certificates = self.hold_certificates and document.certificates is not None
+        if document.certificates is None or self.hold_certificates:
             return ()
         problems: list[Exception] = []
         for cipher in CIPHERS:

@@ -70,6 +70,7 @@ class GoalStates:
         self._early: tuple[GoalStateDocument, bytes, float] | None = None
         self._stopped_at: str | None = None
         self._compared_at_start = False
+        self._unchecked = False
 
     def attach(self, host: HostPlugin) -> None:
         """Say which host plugin serves vmSettings."""
@@ -100,12 +101,15 @@ class GoalStates:
         with self._lock:
             before = self.current
             adopted = self._update_once(force, before)
-            if adopted is not None and arbiter.must_be_consistent(
-                adopted.extensions, before.extensions if before else None
-            ):
-                adopted = self._make_consistent(adopted)
             if adopted is None:
                 return False
+            checked = before if before is not None and not self._unchecked else None
+            # Without certificates there is nothing to compare; the update that brings them makes up for it.
+            self._unchecked = self._parts.hold_certificates
+            if not self._unchecked and arbiter.must_be_consistent(
+                adopted.extensions, checked.extensions if checked else None
+            ):
+                adopted = self._make_consistent(adopted)
             self.current = adopted
             return adopted != before
 

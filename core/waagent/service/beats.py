@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 BEAT_FD = 3
@@ -23,3 +24,16 @@ STACKS = "worker.stacks"
 PLUGIN_LIST = "plugins.json"
 BOOT_RESULT = "boot.json"
 """Files in the runtime directory: stacks of a hang, the boot stage's list, and how its plans ended."""
+
+
+def list_identity(path: str) -> str:
+    """Return which file lies at *path* now, ``none`` when there is none; a rewritten file is another one.
+
+    The supervisor tells a worker which list was there before the boot stage began: only another one, or one that is
+    still right, counts.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return "none"
+    return f"{status.st_ino}-{status.st_mtime_ns}"

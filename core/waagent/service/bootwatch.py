@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from waagent.service import children, launch
-from waagent.service.beats import BOOT_FD, DONE
+from waagent.service.beats import BOOT_FD, DONE, PLUGIN_LIST, list_identity
 from waagent.service.lock import Lock
 
 TYPE_CHECKING = False
@@ -31,7 +31,8 @@ class BootWatch:
 
     Every worker gets the pipe's read end (:attr:`reader`); its end of file says that the boot stage has ended and that
     nobody but the worker writes to ``Lib.Dir`` from then on. Only the supervisor holds the write end, so that a boot
-    stage that dies can be started once more before workers hear of it.
+    stage that dies can be started once more before workers hear of it. :attr:`stale_list` names the plugin list that
+    was there before.
     """
 
     def __init__(self, reactor: Reactor, log: Log, paths: Paths, start: Starter) -> None:
@@ -40,6 +41,8 @@ class BootWatch:
         self._start = start
         self._lock = Lock(paths.run("boot.lock"))
         self.reader, self._writer = children.pipe()
+        self._list = paths.run(PLUGIN_LIST)
+        self.stale_list = list_identity(self._list)
         self.stage: children.Child | None = None
         self.key_helper: children.Child | None = None
         self._report = -1
@@ -70,6 +73,7 @@ class BootWatch:
         if self._writer >= 0:
             os.close(self._writer)
         self.reader, self._writer = children.pipe()
+        self.stale_list = list_identity(self._list)
         self._tries = 0
         self._reported = self._stage_over = False
         self._key_over = self.key_helper is None

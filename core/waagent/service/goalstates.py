@@ -79,11 +79,16 @@ class GoalStates:
         """Poll no more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    @property
+    def running(self) -> bool:
+        """Whether polls go on by themselves."""
+        return self._timer is not None
 
     def act_from_now(self) -> None:
-        """Hand goal states on from now: plugins are there and boot is over. What was fetched before comes first."""
+        """Hand goal states on, from the next poll that works: plugins are there and boot is over."""
         self._acting = True
-        self._hand_on()
 
     def poll(self, force: bool = False) -> None:
         """Ask the platform once; with *force* fetch everything anew. A poll that is still waiting is not doubled."""

@@ -6,7 +6,12 @@ cannot say on its command line.
 
 from __future__ import annotations
 
-from waagent.agent import make_agent
+import sys
+
+from waagent.errors import ConfigError
+from waagent.files import ensure_dir
+from waagent.log import make_log
+from waagent.service.settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +20,18 @@ if TYPE_CHECKING:
 
 def main(options: Options) -> int:
     """Make the key pair where it is missing or no longer good; returns 0 when there is one, 1 otherwise."""
-    agent = make_agent("boot", options.root, options.conf, options.verbose)
-    log = agent.log.bind("Daemon", "KeyHelper")
+    try:
+        settings = Settings(options.root, options.conf, options.verbose)
+    except ConfigError as problem:
+        sys.stderr.write(f"waagent: {problem}\n")
+        return 1
+    paths = settings.paths
+    log = make_log("Daemon", "KeyHelper", path=paths.log_file, verbose=settings.verbose)
     from waagent.platform import certhelper
 
     try:
-        made = certhelper.transport_key(agent.paths.lib_dir, vm_id(agent.paths.at("/sys/class/dmi/id/product_uuid")))
+        ensure_dir(paths.lib_dir)
+        made = certhelper.transport_key(paths.lib_dir, vm_id(paths.at("/sys/class/dmi/id/product_uuid")))
     except Exception as problem:
         log.error(f"The transport key cannot be made: {type(problem).__name__}: {problem}")
         return 1

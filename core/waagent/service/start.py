@@ -19,9 +19,10 @@ class Options:
         verbose: also log VERBOSE lines.
         beat_fd: write end of the heartbeat pipe to the supervisor, ``None`` when started by hand.
         boot_fd: boot stage: write end that reports the end of boot; worker: read end that shows it.
+        stale_list: the plugin list that was there before the boot stage began (:mod:`waagent.service.beats`).
     """
 
-    __slots__ = ("beat_fd", "boot_fd", "conf", "root", "verbose")
+    __slots__ = ("beat_fd", "boot_fd", "conf", "root", "stale_list", "verbose")
 
     def __init__(self) -> None:
         self.root = "/"
@@ -29,6 +30,7 @@ class Options:
         self.verbose = False
         self.beat_fd: int | None = None
         self.boot_fd: int | None = None
+        self.stale_list = ""
 
 
 def parse(argv: list[str]) -> tuple[list[str], str, Options]:
@@ -54,6 +56,8 @@ def parse(argv: list[str]) -> tuple[list[str], str, Options]:
             options.beat_fd = int(value)
         elif name == "--boot-fd":
             options.boot_fd = int(value)
+        elif name == "--stale-list":
+            options.stale_list = value
         elif argument.startswith("-") and not argument.startswith("--") and not word:
             word = argument[1:]
         else:

@@ -170,6 +170,8 @@ class Supervisor:
             extra.append(f"--beat-fd={BEAT_FD}")
         if BOOT_FD in descriptors:
             extra.append(f"--boot-fd={BOOT_FD}")
+        if role == launch.WORKER:
+            extra.append("--stale-list=" + self._boot.stale_list)
         argv = self._command(role, self._options, code, tuple(extra))
         environ = launch.environment()
         if self._settings.fips:

@@ -16,7 +16,7 @@ from waagent.agent import WORKER, Agent, make_agent
 from waagent.errors import ConfigError, StateError
 from waagent.files import ensure_dir, write_atomic
 from waagent.loop import Loop
-from waagent.service.beats import DUMP_SIGNAL, PLUGIN_LIST, STACKS
+from waagent.service.beats import DUMP_SIGNAL, PLUGIN_LIST, STACKS, list_identity
 from waagent.service.heartbeat import Heartbeat, watch_boot
 from waagent.service.lock import Lock
 
@@ -35,6 +35,8 @@ OVERDUE_SECONDS = 300.0
 OVERDUE_LOOK = 30.0
 EXIT_OVERDUE = 75
 RETRY_STATE = 300.0
+LONG_BOOT = 0.5
+"""Seconds with plugins and without the end of boot after which status begins to flow all the same."""
 SENTINEL = "current_version"
 _LIST_LOOK = 0.02
 _LIST_LOOK_LATE = 0.25
@@ -61,6 +63,7 @@ class Worker:
         self._boot_over = False
         self._loading = False
         self._started = False
+        self._told_disabled = False
         self._list_looks = 0
         self._heartbeat_errors = 0
 
@@ -137,9 +140,12 @@ class Worker:
 
         agent = self.agent
         path = agent.paths.run(PLUGIN_LIST)
-        there = os.path.exists(path)
+        found = list_identity(path)
         # A list from before counts only if nothing it was made from has changed; after boot there is no better one.
-        if (there and pluginlist.current(path, agent.paths, agent.config.files)) or self._boot_over:
+        there = found != "none" and (
+            found != self._options.stale_list or pluginlist.current(path, agent.paths, agent.config.files)
+        )
+        if there or self._boot_over:
             self._loading = True
             agent.lane("hooks").submit(self._load_plugins, name="plugins", on_done=self._on_plugins)
             return
@@ -185,7 +191,19 @@ class Worker:
 
     def _on_started(self, _result: None, _problem: BaseException | None) -> None:
         self._started = True
+        if not self._boot_over:
+            self._loop.call_later(LONG_BOOT, self._begin_early, "status during a long boot")
         self._begin_acting()
+
+    def _begin_early(self) -> None:
+        """Poll and report while the boot stage is still at work, without acting and without its secrets' directory."""
+        if self._boot_over or self.agent.stopping.is_set() or self._is_disabled():
+            return
+        assert self._goal_states is not None
+        assert self.agent.platform is not None
+        self._heartbeat.say("Waiting for the boot stage")
+        self.agent.platform.hold_certificates = True
+        self._goal_states.start()
 
     def _on_boot_over(self) -> None:
         self._boot_over = True
@@ -198,20 +216,38 @@ class Worker:
             return
         assert self._goal_states is not None
         assert self._status is not None
-        from waagent.service import boot_problems, disabled
+        from waagent.service import boot_problems
         from waagent.service.duties import Duties
 
         self._status.problems += boot_problems.read(self.agent)
-        reason = disabled.reason(self.agent)
-        if reason is not None:
-            self.agent.log.warning(f"The agent is disabled: {reason}")
-            self._heartbeat.say("Disabled: " + reason)
-            self._status.write_disabled(reason)
+        if self._is_disabled():
+            self._goal_states.stop()
+            self._status.stop()
             return
         self._heartbeat.say("Running")
         Duties(self.agent).start(self.agent.hooks.declare_periodic(self.agent))
+        assert self.agent.platform is not None
+        self.agent.platform.hold_certificates = False
+        # What was fetched during boot lacks its certificates: it is handed on after the poll that brings them.
         self._goal_states.act_from_now()
-        self._goal_states.start()
+        if self._goal_states.running:
+            self._goal_states.poll()
+        else:
+            self._goal_states.start()
+
+    def _is_disabled(self) -> bool:
+        from waagent.service import disabled
+
+        assert self._status is not None
+        reason = disabled.reason(self.agent)
+        if reason is None:
+            return False
+        if not self._told_disabled:
+            self._told_disabled = True
+            self.agent.log.warning(f"The agent is disabled: {reason}")
+            self._heartbeat.say("Disabled: " + reason)
+            self._status.write_disabled(reason)
+        return True
 
     # -- work --------------------------------------------------------------------------------------------------------
 

@@ -595,3 +595,18 @@ class TestOutage:
         machine.world.overrides.clear()
         machine.clock.now += 12
         assert machine.platform.update_goal_state() is True
+
+
+def test_certificates_are_held_back_while_another_process_owns_the_directory(machine: Machine) -> None:
+    """During a long boot status flows and the secrets' directory stays as it is (ruling 19b)."""
+    machine.world.certificates = (CertificateInfo(THUMBPRINT, True),)
+    machine.platform.hold_certificates = True
+    machine.platform.update_goal_state()
+    assert machine.platform.update_goal_state() is False
+    assert machine.platform.goal_state is not None
+    assert machine.platform.goal_state.certificates == ()
+    assert not Path(machine.paths.lib("Certificates.xml")).exists()
+    machine.platform.hold_certificates = False
+    assert machine.platform.update_goal_state() is True
+    assert machine.platform.goal_state.certificates == machine.world.certificates
+    assert machine.platform.update_goal_state() is False
