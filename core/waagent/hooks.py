@@ -153,6 +153,22 @@ class Hooks:
         """
         return self._decide("verify_package", Veto, agent=agent, package=package)
 
+    def accept_package(self, agent: Agent, package: Package, directory: str) -> Veto | None:
+        """Return a plugin's objection to an unpacked package, or ``None``.
+
+        Raises:
+            NoAnswer: nobody objected, and a plugin that might have failed: do not go on.
+        """
+        return self._decide("accept_package", Veto, agent=agent, package=package, directory=directory)
+
+    def allow_command(self, agent: Agent, command: HandlerCommand) -> Veto | None:
+        """Return a plugin's objection to a handler's command, or ``None``.
+
+        Raises:
+            NoAnswer: nobody objected, and a plugin that might have failed: do not go on.
+        """
+        return self._decide("allow_command", Veto, agent=agent, command=command)
+
     def decide_resource_disk(self, agent: Agent, facts: dict[str, Any]) -> Veto | None:
         """Return a plugin's objection to changing the resource disk, or ``None``.
 

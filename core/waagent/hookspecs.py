@@ -456,6 +456,47 @@ def verify_package(agent: Agent, package: Package) -> Veto | None:
 
 
 @decision()
+def accept_package(agent: Agent, package: Package, directory: str) -> Veto | None:
+    """Object to an unpacked package, or leave a note in its directory.
+
+    When: after a package was unpacked, before any command of a handler runs on its account.
+    Arguments: ``agent``; ``package``: a :class:`waagent.Package`, as ``verify_package`` saw it; its file may be gone;
+        ``directory``: where it lies now, with ``HandlerManifest.json`` at its top.
+    Returns: a :class:`waagent.Veto`, or ``None``: no objection. What is refused is removed.
+    Answers: the first veto.
+    Failure: the next plugin is asked; when nobody objects, the failure itself refuses the package.
+    Deadline: 30 s.
+    Again: yes, also for the same package: each time it was unpacked.
+    Example::
+
+        @hookimpl
+        def accept_package(directory):
+            if os.path.exists(os.path.join(directory, "setup.exe")):
+                return Veto("this package is for another system")
+    """
+
+
+@decision()
+def allow_command(agent: Agent, command: HandlerCommand) -> Veto | None:
+    """Object to a handler's command, or prepare something for it.
+
+    When: before a command of a handler is started; not when a running one is taken up after a restart.
+    Arguments: ``agent``; ``command``: a :class:`waagent.HandlerCommand`.
+    Returns: a :class:`waagent.Veto`, or ``None``: no objection. A refused command counts as failed.
+    Answers: the first veto.
+    Failure: the next plugin is asked; when nobody objects, the failure itself refuses the command.
+    Deadline: 30 s.
+    Again: yes, also for the same command when the agent was killed before it was started.
+    Example::
+
+        @hookimpl
+        def allow_command(command):
+            if command.operation == "install" and is_maintenance_window_closed():
+                return Veto("nothing is installed before 22:00")
+    """
+
+
+@decision()
 def decide_resource_disk(agent: Agent, facts: dict[str, Any]) -> Veto | None:
     """Object to what would be done to the resource disk.
 

@@ -23,6 +23,8 @@ FIRST_PARTY_ORDER = (
     "provisioning",
     "hostname",
     "msp",
+    "signatures",  # before the policy, which looks at what it found out
+    "policy",
     "extensions",
     "logcollector",
     "telemetry",
