@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable
 
@@ -66,7 +65,7 @@ class History:
                     self._zip(path)
 
     def _zip(self, path: str) -> None:
-        import zipfile  # costs 1 MB; only when there is something to zip
+        import zipfile  # costs 1 MB with all it brings; only when there is something to zip
 
         temporary = f"{path}.zip.tmp"
         with self._contained("zip", path):
@@ -89,12 +88,12 @@ class History:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
                 raise
-            shutil.rmtree(path)
+            _remove(path)
 
     def _delete(self, path: str) -> None:
         with self._contained("delete", path):
             if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path)
+                _remove(path)
             else:
                 os.unlink(path)
 
@@ -106,3 +105,10 @@ class History:
             pass
         except (OSError, ValueError) as problem:
             self._log.periodic(WARN_EVERY, f"history {what}", WARNING, f"history: cannot {what} {path}: {problem}")
+
+
+def _remove(directory: str) -> None:
+    """Delete a directory of ours: it holds files alone."""
+    for name in os.listdir(directory):
+        os.unlink(os.path.join(directory, name))
+    os.rmdir(directory)
