@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from waagent.service.start import Options
 
+PRODUCT_UUID = "/sys/class/dmi/id/product_uuid"
+
 
 def main(options: Options) -> int:
     """Make the key pair where it is missing or no longer good; returns 0 when there is one, 1 otherwise."""
@@ -31,7 +33,7 @@ def main(options: Options) -> int:
 
     try:
         ensure_dir(paths.lib_dir)
-        made = certhelper.transport_key(paths.lib_dir, vm_id(paths.at("/sys/class/dmi/id/product_uuid")))
+        made = certhelper.transport_key(paths.lib_dir, vm_id(paths.at(PRODUCT_UUID)))
     except Exception as problem:
         log.error(f"The transport key cannot be made: {type(problem).__name__}: {problem}")
         return 1

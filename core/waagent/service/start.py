@@ -96,6 +96,9 @@ def _standard_descriptors() -> None:
         descriptor = os.dup(descriptor)
     if descriptor > 2:
         os.close(descriptor)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
 
 
 def main(argv: list[str]) -> int:

@@ -13,7 +13,7 @@ import sys
 import threading
 
 from waagent.agent import WORKER, Agent, make_agent
-from waagent.errors import ConfigError, StateError
+from waagent.errors import ConfigError, CryptError, StateError
 from waagent.files import ensure_dir, write_atomic
 from waagent.loop import Loop
 from waagent.service.beats import DUMP_SIGNAL, PLUGIN_LIST, STACKS, list_identity
@@ -228,6 +228,7 @@ class Worker:
         Duties(self.agent).start(self.agent.hooks.declare_periodic(self.agent))
         assert self.agent.platform is not None
         self.agent.platform.hold_certificates = False
+        self._mend_key()
         # What was fetched during boot lacks its certificates: it is handed on after the poll that brings them.
         self._goal_states.act_from_now()
         if self._goal_states.running:
@@ -278,6 +279,24 @@ class Worker:
     def _retry_state(self) -> None:
         if self.agent.state.refused:
             self.agent.lane("hooks").submit_once("state", self.agent.state.retry, name="unsaved state")
+        if self._boot_over:
+            self._mend_key()
+
+    def _mend_key(self) -> None:
+        """Make the transport key when its helper could not: the disk was full, or the helper was killed."""
+        paths = self.agent.paths
+        if not os.path.exists(paths.lib("TransportCert.pem")):
+            self.agent.lane("platform").submit_once("key", self._make_key, name="transport key", deadline=120.0)
+
+    def _make_key(self) -> None:
+        from waagent.platform import certificates
+        from waagent.service.keyhelper import PRODUCT_UUID, vm_id
+
+        paths = self.agent.paths
+        try:
+            certificates.transport_key(paths, vm_id(paths.at(PRODUCT_UUID)))
+        except CryptError as problem:
+            self.agent.log.warning(f"The transport key is missing and cannot be made: {problem}")
 
     def _look_at_lanes(self) -> None:
         for name in _WATCHED_LANES:

@@ -369,3 +369,21 @@ def test_no_file_of_ours_can_keep_the_agent_from_reporting(
     assert agent.process is not None
     agent.process.send_signal(signal.SIGTERM)
     assert agent.process.wait(15) == 0
+
+
+def test_a_key_that_its_helper_could_not_make_is_made_later(
+    agent_root: Path, fabric: Fabric, running_agent: Starter
+) -> None:
+    """The helper dies of what lies in the key's place; the worker has it made once the way is free."""
+    place = agent_root / "var/lib/waagent"
+    place.mkdir(parents=True, mode=0o700)
+    (place / "TransportPrivate.pem").mkdir()
+    (place / "TransportPrivate.pem/child").touch()
+    agent = running_agent(agent_root, fabric)
+    until(agent, lambda: "cannot be made" in agent.log(), "the helper's failure")
+    until(agent, lambda: fabric.statuses, "a status all the same")
+    (place / "TransportPrivate.pem/child").unlink()
+    (place / "TransportPrivate.pem").rmdir()
+    agent.kill_worker()
+    until(agent, lambda: (place / "TransportCert.pem").exists(), "the key")
+    until(agent, lambda: list(place.glob("*.prv")), "the tenant's key")
