@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from waagent import Handler, Log, ensure_dir
 from waagent_extensions import order, package
 from waagent_extensions.layout import Layout
-from waagent_extensions.work import remove_version
+from waagent_extensions.package import remove_version
 
 _REMOVED = re.compile(r"^\..+-\d[\w.]*\.removed$")
 

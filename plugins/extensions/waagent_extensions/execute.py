@@ -6,10 +6,10 @@ import json
 import os
 import time
 
-from waagent import AgentError, ExtensionSettings, HandlerCommand, Log
+from waagent import AgentError, ExtensionSettings, HandlerCommand, Log, NoAnswer, Veto
 from waagent_extensions import environment, handlermanifest, outcomes, statusfile
 from waagent_extensions.codes import HandlerError
-from waagent_extensions.commands import Order, Result, Running, command_id
+from waagent_extensions.commands import ABSENT, NEVER, Order, Result, Running, command_id
 from waagent_extensions.environment import NOT_RUN
 from waagent_extensions.layout import HandlerDir
 from waagent_extensions.ledger import Progress
@@ -124,7 +124,11 @@ class Executor:
             old = facts.other.version if facts.other is not None else ""
             if old:
                 site.ledger.updating(unit.full_name, old)
-        result, path = self._launch(order, handler, action, facts, progress, log)
+        try:
+            result, path = self._launch(order, handler, action, facts, progress, log)
+        except HandlerError as refused:
+            site.ledger.ran(unit.full_name, call, Ran(False, str(refused.code)), refused.code, str(refused))
+            return
         if result is None:
             raise Left(f"{order.operation} of {unit.full_name} runs on")
         self._record(order, result, path, call, handler, log, started)
@@ -154,6 +158,8 @@ class Executor:
             timeout=order.timeout,
             run_dir=site.runner.path(order.id),
         )
+        if site.runner.state(order.id) in (ABSENT, NEVER):
+            self._ask(command)
         launch = site.agent.hooks.launch(site.agent, command)
         title = _TITLES[order.operation]
         # Two wordings of one fact: operators' greps know the first pair, tools the last line (extensions §20).
@@ -173,6 +179,21 @@ class Executor:
         finally:
             site.show(running=None, running_unit="")
         return result, variables.get("PATH", "")
+
+    def _ask(self, command: HandlerCommand) -> None:
+        """Let plugins prepare for a command that is about to start.
+
+        Raises:
+            HandlerError: one of them refuses it, or failed.
+        """
+        site = self._site
+        try:
+            veto = site.agent.hooks.allow_command(site.agent, command)
+        except NoAnswer as problem:
+            veto = Veto(f"The {command.operation} command is not run: {problem}")
+        if veto is not None:
+            code = veto.code if veto.code is not None else outcomes.CODES[command.operation]
+            raise HandlerError(veto.reason, code, "ExtensionPolicy")
 
     def _progress(self, running: Running) -> None:
         self._site.show(running=running, running_unit=self._unit.full_name, activity=None)

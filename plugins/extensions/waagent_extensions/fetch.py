@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 
 from waagent import ExtensionDownloadError, Log, Manifest, ManifestVersion, NoAnswer, Package, ProtocolError, Veto
 from waagent_extensions import codes, facts, handlermanifest, package, records, versions
@@ -110,6 +111,7 @@ def fetch_package(site: Site, unit: Unit, handler: HandlerDir, manifest: Manifes
         odd = ", ".join(commands.odd_booleans)
         log.warning(f"HandlerManifest.json holds values that are neither true nor false: {odd}; taken as false")
         site.event("ExtensionHandlerManifest", handler, f"Non-boolean values: {odd}")
+    _accept(site, unit, handler, log)
 
 
 def _expand_left_over(site: Site, unit: Unit, handler: HandlerDir, log: Log) -> bool:
@@ -172,13 +174,30 @@ def _chosen(manifest: Manifest, version: str) -> ManifestVersion | None:
 
 def _verify(site: Site, unit: Unit, handler: HandlerDir, path: str) -> None:
     offered = Package(handler.name, handler.version, path, unit.handler.signature)
+    refused = _refusal("verified", lambda: site.agent.hooks.verify_package(site.agent, offered))
+    if refused is not None:
+        raise HandlerError(*refused, "PackageSignatureResult")
+
+
+def _accept(site: Site, unit: Unit, handler: HandlerDir, log: Log) -> None:
+    """Ask plugins about the unpacked package; what they refuse is gone before a command could run from it."""
+    offered = Package(handler.name, handler.version, handler.zip, unit.handler.signature)
+    refused = _refusal("accepted", lambda: site.agent.hooks.accept_package(site.agent, offered, handler.base))
+    if refused is not None:
+        log.info(f"Remove refused extension package: {handler.base}")
+        package.remove_version(handler)
+        raise HandlerError(*refused, "ExtensionPolicy")
+
+
+def _refusal(verb: str, ask: Callable[[], Veto | None]) -> tuple[str, int] | None:
+    """Return why plugins refuse a package, with the code for it, or ``None``; a plugin's failure refuses it too."""
     try:
-        veto = site.agent.hooks.verify_package(site.agent, offered)
+        veto = ask()
     except NoAnswer as problem:
-        veto = Veto(f"The package cannot be verified: {problem}")
-    if veto is not None:
-        code = veto.code if veto.code is not None else codes.ENABLE_FAILED
-        raise HandlerError(veto.reason, code, "PackageSignatureResult")
+        veto = Veto(f"The package cannot be {verb}: {problem}")
+    if veto is None:
+        return None
+    return veto.reason, veto.code if veto.code is not None else codes.ENABLE_FAILED
 
 
 def _expand(site: Site, unit: Unit, handler: HandlerDir, path: str, log: Log) -> None:
@@ -187,6 +206,7 @@ def _expand(site: Site, unit: Unit, handler: HandlerDir, path: str, log: Log) ->
     site.doing(unit.full_name, "unpacking the package")
     try:
         package.expand(path, handler, stopped=site.leave)
+        _unlink(handler.validated)  # the mark is the agent's to make, not the package's
     except HandlerError as problem:
         if site.leave():
             raise

@@ -275,3 +275,17 @@ def _place_manifest(handler: HandlerDir) -> None:
     plain = data[3:] if data.startswith(b"\xef\xbb\xbf") else data
     if found != handler.manifest or plain is not data:
         write_atomic(handler.manifest, plain, 0o744)
+
+
+def remove_version(handler: HandlerDir) -> None:
+    """Delete one version of a handler: first out of its place, so that a kill leaves nothing that looks whole."""
+    for path in (handler.zip,):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    directory, name = os.path.split(handler.base)
+    aside = os.path.join(directory, f".{name}.removed")
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(handler.base, aside)
+    # Handlers may still be taking their own files away.
+    shutil.rmtree(aside, ignore_errors=True)

@@ -15,6 +15,7 @@ from waagent_extensions.execute import Executor, Left
 from waagent_extensions.handlerlog import handler_log
 from waagent_extensions.layout import HandlerDir
 from waagent_extensions.order import Unit
+from waagent_extensions.package import remove_version
 from waagent_extensions.planner import Action, Facts
 from waagent_extensions.records import HandlerStatus
 from waagent_extensions.site import Site
@@ -282,17 +283,3 @@ def record_failure(site: Site, unit: Unit, handler: HandlerDir, problem: Handler
             )
     except OSError as refused:
         log.error(f"The failure cannot be recorded: {refused}")
-
-
-def remove_version(handler: HandlerDir) -> None:
-    """Delete one version of a handler: first out of its place, so that a kill leaves nothing that looks whole."""
-    for path in (handler.zip,):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-    directory, name = os.path.split(handler.base)
-    aside = os.path.join(directory, f".{name}.removed")
-    shutil.rmtree(aside, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(handler.base, aside)
-    # Handlers may still be taking their own files away.
-    shutil.rmtree(aside, ignore_errors=True)

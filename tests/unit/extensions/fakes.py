@@ -124,6 +124,10 @@ class FakeHooks:
     def __init__(self) -> None:
         self.vetoes: dict[str, Veto] = {}
         self.package_veto: Veto | None = None
+        self.unpacked_veto: Veto | None = None
+        self.unpacked: list[tuple[Package, list[str]]] = []
+        self.command_vetoes: dict[str, Veto] = {}
+        self.commands: list[str] = []
         self.launcher: Launch | None = None
         self.before = 0
 
@@ -135,6 +139,14 @@ class FakeHooks:
 
     def verify_package(self, agent: Any, package: Package) -> Veto | None:
         return self.package_veto
+
+    def accept_package(self, agent: Any, package: Package, directory: str) -> Veto | None:
+        self.unpacked.append((package, sorted(os.listdir(directory))))
+        return self.unpacked_veto
+
+    def allow_command(self, agent: Any, command: Any) -> Veto | None:
+        self.commands.append(command.operation)
+        return self.command_vetoes.get(command.operation)
 
     def launch(self, agent: Any, command: Any) -> Launch | None:
         return self.launcher

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import stat
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
-from tests.unit.extensions.fakes import Bench, multi, wanted
+from tests.unit.extensions.fakes import Bench, multi, package, wanted
 
-from waagent import Launch, Veto
+from waagent import Launch, NoAnswer, Veto
 from waagent_extensions import engine as engine_module
 from waagent_extensions import outcomes
 
@@ -696,6 +698,58 @@ def test_a_refused_package_is_not_unpacked(bench: Bench) -> None:
     assert bench.status()[NAME][:2] == ("NotReady", 1009)
     assert not (bench.handler_dir(NAME, "1.4.2") / "bin").exists()
     assert not list(Path(bench.agent.paths.lib_dir).glob("*.zip"))
+
+
+def test_a_package_refused_after_unpacking_leaves_nothing_and_runs_nothing(bench: Bench) -> None:
+    bench.publish(NAME, "1.4.2")
+    settle(bench, wanted(NAME, "1.4.2", sequence=1))
+    bench.publish(NAME, "1.5.0")
+    bench.agent.hooks.unpacked_veto = Veto("it is not signed")
+    assert bench.apply(wanted(NAME, "1.5.0", sequence=2)) == []
+    package, files = bench.agent.hooks.unpacked[-1]
+    assert (package.handler_name, package.version) == (NAME, "1.5.0")
+    assert "HandlerManifest.json" in files
+    assert bench.status()[NAME] == ("NotReady", 1009, "error", 1009)
+    assert bench.message(NAME) == "it is not signed"
+    assert not (bench.handler_dir(NAME, "1.5.0") / "bin").exists()
+    assert not list(Path(bench.agent.paths.lib_dir).glob("*.zip"))
+    assert bench.state(NAME, "1.4.2") == "Enabled", "what ran before runs on"
+    bench.agent.hooks.unpacked_veto = None
+    assert bench.apply(wanted(NAME, "1.5.0", sequence=2))[-1] == "enable 1.5.0"
+
+
+def test_a_package_cannot_bring_its_own_mark_of_validation(bench: Bench) -> None:
+    data = io.BytesIO(package("1.4.2", bench.trace_file))
+    with zipfile.ZipFile(data, "a") as archive:
+        archive.writestr("package_validated", "")
+    bench.platform.packages[NAME] = {"1.4.2": data.getvalue()}
+    assert bench.apply(wanted(NAME, "1.4.2")) == ["install 1.4.2", "enable 1.4.2"]
+    assert "package_validated" not in bench.agent.hooks.unpacked[0][1]
+    assert not (bench.handler_dir(NAME, "1.4.2") / "package_validated").exists()
+
+
+def test_a_refused_command_is_not_run_and_counts_as_failed(bench: Bench) -> None:
+    bench.publish(NAME, "1.4.2")
+    bench.agent.hooks.command_vetoes["enable"] = Veto("not today")
+    assert bench.apply(wanted(NAME, "1.4.2")) == ["install 1.4.2"]
+    assert bench.agent.hooks.commands == ["install", "enable"]
+    assert bench.status()[NAME] == ("NotReady", 1009, "error", 1009)
+    assert bench.message(NAME) == "not today"
+    bench.agent.hooks.command_vetoes.clear()
+    assert bench.apply(wanted(NAME, "1.4.2")) == ["enable 1.4.2"]
+
+
+def test_a_plugin_that_cannot_say_whether_a_command_may_run_refuses_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(agent: object, command: object) -> None:
+        raise NoAnswer("allow_command: no plugin answered; acme: KeyError")
+
+    monkeypatch.setattr(bench.agent.hooks, "allow_command", fail)
+    bench.publish(NAME, "1.4.2")
+    assert bench.apply(wanted(NAME, "1.4.2")) == []
+    assert bench.status()[NAME][:2] == ("NotReady", 1007)
+    assert "acme: KeyError" in bench.message(NAME)
 
 
 def test_a_launcher_is_put_before_every_command(bench: Bench, tmp_path: Path) -> None:
