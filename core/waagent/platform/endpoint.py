@@ -11,6 +11,10 @@ from waagent.platform import retry
 from waagent.platform.channel import BODY_LIMIT, Answer, Channels, Unreachable
 from waagent.platform.retry import POLICIES
 
+_EARLY = 0.05
+"""The share of a period by which a poll may come early: timers are never exact, and a poll that comes a millisecond
+before the pause is over would make it a period longer. What ``Retry-After`` says is never cut."""
+
 
 class Endpoint:
     """The requests to one host of the platform; shared by all lanes.
@@ -66,7 +70,8 @@ class Endpoint:
         """Leave the endpoint alone for *seconds*, at least one period, two when it throttles again; return how long."""
         with self._lock:
             self._throttled_in_a_row += 1
-            pause = max(seconds or 0.0, self._period() * min(self._throttled_in_a_row, 2))
+            own = self._period() * (min(self._throttled_in_a_row, 2) - _EARLY)
+            pause = max(seconds or 0.0, own)
             self._closed_until = max(self._closed_until, self.clock() + pause)
             return pause
 

@@ -86,9 +86,9 @@ def files_below(*places: Path) -> Iterator[Path]:
 def seen_at(fabric: Fabric, incarnation: int) -> float | None:
     """Return when the agent first asked for the extensions of that goal state, in seconds since the epoch."""
     for record in fabric.requests:
-        if record.server == "wireserver" and "type=extensionsConfig" in record.path:
-            if f"incarnation={incarnation}" in record.path.split("&"):
-                return record.time
+        words = record.path.partition("?")[2].split("&")
+        if record.server == "wireserver" and {"type=extensionsConfig", f"incarnation={incarnation}"} <= set(words):
+            return record.time
     return None
 
 
