@@ -5,7 +5,6 @@ The supervisor uses this module and never needs JSON in good times, so ``json`` 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 
@@ -13,7 +12,6 @@ from waagent.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
 
@@ -62,8 +60,10 @@ def write_atomic(path: str, data: bytes | str, mode: int = 0o600, *, durable: bo
                 os.fsync(stream.fileno())
         os.rename(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(temporary)
+        except OSError:
+            pass
         raise
     if durable:
         sync_directory(directory or ".")
@@ -73,8 +73,9 @@ def sync_directory(path: str) -> None:
     """Make the names in directory *path* durable; file systems that cannot are left as they are."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError:
+        pass
     finally:
         os.close(descriptor)
 
@@ -130,11 +131,15 @@ def move_aside(path: str) -> str:
     return aside
 
 
-@contextlib.contextmanager
-def umask(mask: int) -> Iterator[None]:
+class umask:
     """Run the block under another umask."""
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
+
+    def __init__(self, mask: int) -> None:
+        self._mask = mask
+        self._before = 0
+
+    def __enter__(self) -> None:
+        self._before = os.umask(self._mask)
+
+    def __exit__(self, *_: object) -> None:
+        os.umask(self._before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
@@ -65,14 +64,16 @@ class Sinks:
                 if self.console:
                     self._append(self.console, line)
             if self.stream is not None and level >= self.stream_level:
-                with contextlib.suppress(OSError, ValueError):
-                    text = _journal_text(level, body) if self.stream_is_journal else line
+                text = _journal_text(level, body) if self.stream_is_journal else line
+                try:
                     self.stream.write(text)  # type: ignore[attr-defined]
                     self.stream.flush()  # type: ignore[attr-defined]
+                except (OSError, ValueError):
+                    pass
 
     def _append(self, path: str, line: str) -> None:
-        with contextlib.suppress(OSError):
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        try:
             descriptor = os.open(path, flags, 0o640)
             try:
                 data = line.encode("ascii", "backslashreplace")
@@ -81,6 +82,8 @@ class Sinks:
                     _cut(path)
             finally:
                 os.close(descriptor)
+        except OSError:
+            pass
 
 
 def _journal_text(level: int, body: str) -> str:

@@ -6,7 +6,6 @@ manager (ruling 11). Rules: service §1.3 to §1.6, rulings 9, 12, 15, 19a to 19
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -125,8 +124,10 @@ class Supervisor:
                 time.sleep(15)
 
     def _prepare_log_dir(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             ensure_dir(os.path.dirname(self.paths.log_file), 0o755)
+        except OSError:
+            pass
 
     def _write_pid(self) -> None:
         path = self.paths.pid_file
@@ -253,8 +254,10 @@ class Supervisor:
                     self.log.warning(f"A new place for {key} counts from the next restart of the service")
             self._settings = settings
             self._worker.packaged_only = settings.packaged_only
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(self.paths.run(PLUGIN_LIST))
+        except FileNotFoundError:
+            pass
         self._boot.begin_again()
         self._worker.begin_again()
         self._notifier.send("READY=1", "STATUS=Reloaded")
@@ -264,8 +267,10 @@ def main(options: Options) -> int:
     """Run the service; returns 0 after a stop or beside a running daemon, 1 when it cannot run."""
     # Until the loop listens, a SIGTERM is a wish to be down: nothing has been started that would have to go too.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    with contextlib.suppress(OSError):
+    try:
         os.chdir("/")
+    except OSError:
+        pass
     try:
         supervisor = Supervisor(options)
     except ConfigError as problem:
