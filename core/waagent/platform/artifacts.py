@@ -15,6 +15,7 @@ from waagent.platform.history import History
 from waagent.platform.manifest import parse_manifest
 from waagent.platform.models import GoalState, Handler, Manifest, ManifestVersion
 from waagent.platform.transfers import Transfers
+from waagent.redaction import redact
 
 PROFILE_SECONDS = 60.0
 
@@ -62,7 +63,8 @@ class Artifacts:
             raise ExtensionDownloadError(f"Failed to retrieve extension manifest. Error: {problem}") from None
         for note in notes:
             self._log.warning(f"Manifest of {handler.name}: {note}")
-        self._history.save(names.manifest_name(handler.name), found.body)
+        # The locations of packages open doors too (wireserver §22).
+        self._history.save(names.manifest_name(handler.name), redact(found.body.decode("utf-8", "replace")))
         manifests[key] = manifest
         return manifest
 
