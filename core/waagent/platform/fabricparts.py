@@ -62,7 +62,6 @@ class FabricParts:
 
     Attributes:
         quiet: fetching has failed for a while: lines go to the verbose log alone (wireserver §15.6).
-
         owes_certificates: the adopted goal state lacks certificates that may be had by asking again.
         hold_certificates: do without them for now and owe them (ruling 19b).
 

@@ -389,7 +389,9 @@ class TestBadInput:
             assert machine.platform.goal_state is not None
             assert machine.platform.goal_state.certificates == ()
         assert machine.platform.update_goal_state() is True
-        assert machine.platform.goal_state.certificates == machine.world.certificates
+        state = machine.platform.goal_state
+        assert state is not None
+        assert state.certificates == machine.world.certificates
         assert len(machine.events.named("GoalStateCertificates")) == 1
 
     def test_certificates_of_an_unknown_format(self, machine: Machine) -> None:
@@ -506,7 +508,9 @@ def test_no_secret_is_written_or_logged(machine: Machine) -> None:
     machine.world.incarnation = "2"
     machine.world.extensions_ticks = LATER + 10_000_000
     machine.platform.update_goal_state()
-    machine.world.answer_next("vmSettings", status(200, json.dumps({**machine.world.vm, "gaFamilies": 1}), etag="x"))
+    machine.world.answer_next(
+        "vmSettings", status(200, json.dumps({**(machine.world.vm or {}), "gaFamilies": 1}), etag="x")
+    )
     with pytest.raises(VmSettingsParseError):
         machine.platform.update_goal_state()
     written = machine.everything_written()
@@ -608,5 +612,7 @@ def test_certificates_are_held_back_while_another_process_owns_the_directory(mac
     assert not Path(machine.paths.lib("Certificates.xml")).exists()
     machine.platform.hold_certificates = False
     assert machine.platform.update_goal_state() is True
-    assert machine.platform.goal_state.certificates == machine.world.certificates
+    state = machine.platform.goal_state
+    assert state is not None
+    assert state.certificates == machine.world.certificates
     assert machine.platform.update_goal_state() is False

@@ -10,6 +10,7 @@ from tests.unit.platform.memoryworld import TICKS, Clock, Events, Machine, ok, s
 
 from waagent.errors import HttpError, ProtocolError, Throttled
 from waagent.platform import observations
+from waagent.platform.channel import Answer
 from waagent.platform.observations import Observations
 from waagent.platform.statusblob import StorageCall
 
@@ -150,7 +151,13 @@ class TestSignals:
 class TestErrorsOfVmSettings:
     def test_three_events_an_hour_and_a_summary(self, machine: Machine) -> None:
         machine.clock.now += 7 * 3600
-        answers = [status(500), status(400), unreachable("timeout"), unreachable(), status(500)]
+        answers: list[Answer | Exception] = [
+            status(500),
+            status(400),
+            unreachable("timeout"),
+            unreachable(),
+            status(500),
+        ]
         machine.world.answer_next("vmSettings", *answers)
         for _ in answers:
             with pytest.raises(ProtocolError):
