@@ -86,6 +86,7 @@ class Observations:
         self._events = events
         self._lock = threading.Lock()
         self._queue: list[Observation] = []
+        self._unhealthy: set[str] = set()
         self._signals = {
             ARTIFACT: Signal(ARTIFACT, HOST_PLUGIN_PATIENCE, REPORT_PERIOD, clock),
             STATUS: Signal(STATUS, HOST_PLUGIN_PATIENCE, REPORT_PERIOD, clock),
@@ -101,8 +102,11 @@ class Observations:
             if observation is None:
                 return
             self._queue = [*self._queue, observation][-MAX_OBSERVATIONS:]
+            # The log hears of it once, when it begins: an outage of hours is hundreds of observations.
+            told = name in self._unhealthy
+            (self._unhealthy.discard if observation.healthy else self._unhealthy.add)(name)
         if not observation.healthy and self._events is not None:
-            self._events.add("HealthObservation", success=False, message=f"{name}: {description}")
+            self._events.add("HealthObservation", success=False, message=f"{name}: {description}", logged=told)
 
     def failing_seconds(self, name: str) -> float:
         """Return how long a signal has failed without a success."""

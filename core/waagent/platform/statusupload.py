@@ -27,6 +27,7 @@ class StatusUploader:
         self._events = events
         self._clock = clock
         self._failing_since: float | None = None
+        self._told = False
 
     def upload(self, blob: StatusBlob, document: Mapping[str, Any]) -> bool:
         """Upload a document.
@@ -54,6 +55,7 @@ class StatusUploader:
                     f"Through the host plugin: {through_host}. Directly: {direct}"
                 ) from None
         self._failing_since = None
+        self._told = False
         return True
 
     @staticmethod
@@ -68,7 +70,8 @@ class StatusUploader:
         elif now - self._failing_since >= PATIENCE:
             if self._events is not None:
                 minutes = (now - self._failing_since) / 60
-                self._events.add(
-                    "ReportStatusExtended", success=False, message=f"{minutes:.0f} min of failed status uploads"
-                )
+                message = f"{minutes:.0f} min of failed status uploads"
+                # One line for an outage; telemetry gets every one.
+                self._events.add("ReportStatusExtended", success=False, message=message, logged=self._told)
+                self._told = True
             self._failing_since = now

@@ -27,8 +27,8 @@ class StatusDuty:
     """Collects the plugins' parts each period and uploads them when it is time.
 
     It is time when anything but moments changed, while a plugin says that work runs, after ``Status.MaxInterval``
-    seconds without an upload (0: always), and after a failed upload. A request collects at once; a stream of requests
-    is thinned out, from 0.1 s apart to 2 s.
+    seconds without an upload (0: always), after a failed upload, and when the platform answers polls again. A request
+    collects at once; a stream of requests is thinned out, from 0.1 s apart to 2 s.
 
     Args:
         agent: the worker's agent.
@@ -46,6 +46,7 @@ class StatusDuty:
         self._collected_at = float("-inf")
         self._uploaded_at = float("-inf")
         self._uploaded_key = ""
+        self._was_out = False
         self._last_attempt: float | None = None
         self._last_success: float | None = None
         self._troubles = Troubles(agent.log, "Error reporting the status", "Reporting the status is still failing")
@@ -103,6 +104,7 @@ class StatusDuty:
         agent = self._agent
         parts: list[tuple[str, StatusReport]] = agent.hooks.report_status(agent) if agent.plugins_loaded else []
         problems = self.all_problems()
+        self._was_out = self._was_out or self._goal_states.failures > 0
         platform = agent.platform
         if platform is not None and platform.goal_state is not None:
             document = self._build(parts, problems)
@@ -162,6 +164,8 @@ class StatusDuty:
     def _is_time(self, key: str, parts: list[tuple[str, StatusReport]]) -> bool:
         if key != self._uploaded_key or self._troubles.in_a_row:
             return True
+        if self._was_out and not self._goal_states.failures:
+            return True  # after an outage the platform hears at once that all is well
         if any(part.busy for _, part in parts):
             return True
         longest = self._agent.config.integer("Status.MaxInterval")
@@ -184,6 +188,7 @@ class StatusDuty:
         self._last_success = time.time()
         self._uploaded_at = agent.loop.clock()
         self._uploaded_key = status_key(document)
+        self._was_out = False
         failures = self._troubles.succeeded()
         if failures:
             agent.log.info(f"Reporting the status works again after {failures} failures")
