@@ -127,8 +127,9 @@ class PlanResult:
 class _Run:
     """The state of one run of one plan."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, quiet: bool) -> None:
         self.plan = plan
+        self.quiet = quiet
         self.results: dict[str, StepResult] = {}
         self.error = ""
         self.stopped = False
@@ -158,14 +159,15 @@ class Executor:
         self._clock = clock
         self._abandoned: dict[tuple[str, str], threading.Thread] = {}
 
-    def run(self, plan: Plan, *, stop: Stop | None = None) -> PlanResult:
+    def run(self, plan: Plan, *, stop: Stop | None = None, quiet: bool = False) -> PlanResult:
         """Bring the machine to the plan's goal, as far as that goes; never raises for what a plan does.
 
         Args:
             plan: what to reach.
             stop: looked at before each step.
+            quiet: the steps themselves tell people what they do; the line per step is for the verbose log.
         """
-        run = _Run(plan)
+        run = _Run(plan, quiet)
         begun = self._clock()
         while len(run.results) <= MOST_STEPS:
             if stop is not None and stop.is_set():
@@ -266,7 +268,7 @@ class Executor:
                 self._log.error(f"{plan}: {step.name} {error}")
                 return StepResult(step.name, "failed", 0.0, error)
             self._journal_trouble(problem)
-        self._log.info(f"{plan}: {step.summary}")
+        (self._log.verbose if run.quiet else self._log.info)(f"{plan}: {step.summary}")
         begun = self._clock()
         why, problem_or_none = "error", None
         if step.deadline is None:

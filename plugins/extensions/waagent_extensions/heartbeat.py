@@ -62,5 +62,5 @@ def _parse(data: bytes) -> Heartbeat:
     text = None
     if isinstance(message, dict):
         text = message.get("message", message.get("Message"))
-    word = beat["status"]
+    word: str = beat["status"]
     return Heartbeat(_WORDS.get(word.lower(), word), 0, None if text is None else str(text))

@@ -7,7 +7,7 @@ import re
 
 from waagent_extensions import versions
 
-_DIRECTORY = re.compile(r"^(?P<name>.+?)-(?P<version>\d[\w.]*)$")
+_DIRECTORY = re.compile(r"(?P<name>.+?)-(?P<version>\d[\w.]*)\Z")
 
 
 class HandlerDir:

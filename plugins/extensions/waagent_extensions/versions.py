@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_VERSION = re.compile(r"^(\d+(?:\.\d+)*)(?:[.-]?(alpha|beta|rc)[.-]?(\d+)?)?$", re.IGNORECASE)
+_VERSION = re.compile(r"(\d+(?:\.\d+)*)(?:[.-]?(alpha|beta|rc)[.-]?(\d+)?)?\Z", re.IGNORECASE | re.ASCII)
 _RANK = {"alpha": 0, "beta": 1, "rc": 2}
 _RELEASE = 3
 _LONGEST = 64
