@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from waagent.config import Config
-from waagent.errors import CryptError, ProtocolError, ProtocolNotFound, Throttled
+from waagent.errors import AgentError, CryptError, ProtocolError, ProtocolNotFound, Throttled
 from waagent.log import Log
 from waagent.paths import Paths
 from waagent.platform import healthdoc, imds, names, observations
@@ -22,7 +22,7 @@ from waagent.platform.endpoint import Endpoint
 from waagent.platform.fabricparts import FabricParts, Opener, summary
 from waagent.platform.goalstate import GoalStateDocument
 from waagent.platform.goalstates import GoalStates
-from waagent.platform.helperprocess import TransferHelper
+from waagent.platform.helperprocess import HelperFailed, Stopped, TransferHelper
 from waagent.platform.history import History
 from waagent.platform.hostplugin import HostPlugin
 from waagent.platform.imds import Imds
@@ -34,6 +34,7 @@ from waagent.platform.transfers import PACKAGE_LIMIT, Transfers
 from waagent.platform.wire import WireServer
 from waagent.version import NAME, WIRE_VERSION
 
+APART_DEADLINE = 600.0
 DETECT_PAUSE = 10.0
 LOGGED_FAILURES = 3
 FAILING_EVERY = 6 * 3600.0
@@ -283,6 +284,28 @@ class Platform:
 
         openssl = self.config.text("OS.OpensslPath") or certificates.OPENSSL
         return certificates.open_certificates(self.paths, data, openssl=openssl, log=self.log)
+
+    def tidy(self) -> None:
+        """Zip and thin out the history of goal states; to be called when nothing waits for this lane."""
+        self.history.archive(self.apart)
+
+    def apart(self, function: str, arguments: dict[str, Any], *, deadline: float = APART_DEADLINE) -> Any:
+        """Call a function in the process that transfers files, and return its result.
+
+        For what is rare and would leave much memory behind in the resident worker.
+
+        Args:
+            function: ``module:name``.
+            arguments: by keyword; they and the result have to be JSON.
+            deadline: seconds.
+
+        Raises:
+            AgentError: it raised something, took too long, or the agent is being stopped.
+        """
+        try:
+            return self.transfers.helper.call(function, arguments, deadline, self._stopping.is_set)
+        except (HelperFailed, Stopped) as problem:
+            raise AgentError(str(problem)) from None
 
     # -- artifacts --------------------------------------------------------------------------------------------------
 

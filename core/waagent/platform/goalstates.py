@@ -216,7 +216,6 @@ class GoalStates:
         if vm is not None and self._host is not None and self._host.settings.redacted:
             self._history.save(names.VM_SETTINGS, self._host.settings.redacted)
             self._host.settings.redacted = ""
-        self._history.archive()
 
     def _make_consistent(self, adopted: GoalState) -> GoalState:
         """Wait until the certificates have what a new fast-track goal state names; three tries (wireserver §15.3)."""

@@ -172,6 +172,18 @@ class TransferHelper:
         process = self._process
         return process.pid if process is not None and not process.ended else None
 
+    def call(self, function: str, arguments: dict[str, Any], deadline: float, is_stopping: Callable[[], bool]) -> Any:
+        """Call ``module:function`` in the helper with keyword *arguments*, and return its result; both are JSON.
+
+        Raises:
+            HelperFailed: it raised something, did not come back within *deadline* seconds, or no helper could do it.
+            Stopped: *is_stopping* said so.
+        """
+        answer = self.run({"call": function, "arguments": arguments, "deadline": deadline}, is_stopping)
+        if "failed" in answer:
+            raise HelperFailed(answer["failed"])
+        return answer["result"]
+
     def run(self, job: dict[str, Any], is_stopping: Callable[[], bool]) -> dict[str, Any]:
         """Run one job (:mod:`waagent.platform.transfer`) and return its answer; several threads may.
 

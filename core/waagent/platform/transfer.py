@@ -19,6 +19,11 @@ Answer::
     {"id": 1, "way": index or null, "size": bytes, "body": base64 or null,
      "failures": [{"way": index, "kind": "status" | "connection" | "timeout" | "cut" | "large" | "file" | "request",
                    "status": code or null, "headers": {…}, "message": text, "body": text}, …]}
+
+Other work that would leave heavy modules behind in a resident process is done here too (unzipping, zipping)::
+
+    {"id": 2, "call": "module:function", "arguments": {…}, "deadline": seconds}
+    {"id": 2, "result": JSON} or {"id": 2, "failed": text}
 """
 
 from __future__ import annotations
@@ -276,6 +281,17 @@ def _reason(problem: BaseException) -> str:
     return redact(" ".join(text.split())[:300]) or type(problem).__name__
 
 
+def call(job: dict[str, Any]) -> dict[str, Any]:
+    """Call the function that the job names and return the answer."""
+    from importlib import import_module
+
+    module, _, name = job["call"].partition(":")
+    try:
+        return {"id": job["id"], "result": getattr(import_module(module), name)(**job["arguments"])}
+    except Exception as problem:
+        return {"id": job["id"], "failed": f"{job['call']}: {type(problem).__name__}: {problem}"}
+
+
 class Helper:
     """Reads jobs, runs a few at a time and writes their answers."""
 
@@ -304,7 +320,7 @@ class Helper:
             with self._condition:
                 self._condition.wait_for(lambda: self._running < WORKERS)
                 self._running += 1
-            if self._session is None:
+            if self._session is None and "call" not in message:
                 self._session = self._open_session()
             threading.Thread(target=self._work, args=(message,), daemon=True).start()
 
@@ -316,9 +332,12 @@ class Helper:
 
     def _work(self, job: dict[str, Any]) -> None:
         try:
-            if isinstance(self._session, Exception):
+            if "call" in job:
+                answer = call(job)
+            elif isinstance(self._session, Exception):
                 raise self._session
-            answer = perform(self._session, job)
+            else:
+                answer = perform(self._session, job)
         except Exception as problem:  # whatever it is: the resident side waits for an answer
             message = f"the transfer helper failed: {type(problem).__name__}"
             failure = {"way": 0, "kind": "request", "status": None, "headers": {}, "message": message, "body": ""}

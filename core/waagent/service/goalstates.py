@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DISABLED_PERIOD = 300.0
 POLL_DEADLINE = 120.0
+TIDY_AFTER = 10.0
+"""Seconds from a new goal state until the history is zipped: neither a start nor extensions wait for that."""
 INITIAL_MARKER = "initial_goal_state"
 LANE = "platform"
 
@@ -49,6 +51,7 @@ class GoalStates:
         self._acted_on: str | None = None
         self._acting = False
         self._force = False
+        self._tidied: GoalState | None = None
         self._marker = agent.paths.lib(INITIAL_MARKER)
         self.last_poll: float | None = None
         self.last_success: float | None = None
@@ -129,6 +132,19 @@ class GoalStates:
         self.error = None
         self._hand_on()
         self._polled(True)
+        self._tidy_later()
+
+    def _tidy_later(self) -> None:
+        platform = self._agent.platform
+        if platform is None or platform.goal_state is self._tidied:
+            return
+        self._tidied = platform.goal_state
+        lane = self._agent.lane(LANE)
+        self._agent.loop.call_later(
+            TIDY_AFTER,
+            lambda: lane.submit_once("tidy", platform.tidy, name="history", deadline=POLL_DEADLINE),
+            "history",
+        )
 
     def _hand_on(self) -> None:
         platform = self._agent.platform

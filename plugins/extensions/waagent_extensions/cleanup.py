@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Iterable
 
 from waagent import Handler, Log, ensure_dir
@@ -46,6 +45,8 @@ def recover(layout: Layout, log: Log) -> None:
     package.recover_all(layout.lib_dir, layout.log_root)
     for entry in os.listdir(layout.lib_dir):
         if _REMOVED.match(entry):
+            import shutil
+
             shutil.rmtree(os.path.join(layout.lib_dir, entry), ignore_errors=True)
     _take_over_old_state(layout, log)
 
@@ -54,6 +55,8 @@ def _take_over_old_state(layout: Layout, log: Log) -> None:
     old = os.path.join(layout.lib_dir, "handler_state")
     if not os.path.isdir(old):
         return
+    import shutil
+
     for entry in sorted(os.listdir(old)):
         base = os.path.join(layout.lib_dir, entry)
         if not os.path.isdir(base):

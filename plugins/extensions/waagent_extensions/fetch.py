@@ -205,7 +205,11 @@ def _expand(site: Site, unit: Unit, handler: HandlerDir, path: str, log: Log) ->
     log.verbose(f"Unzipping {unit.full_name}: {path}")
     site.doing(unit.full_name, "unpacking the package")
     try:
-        package.expand(path, handler, stopped=site.leave)
+        platform = site.agent.platform
+        if platform is not None:
+            package.expand_apart(platform.apart, path, handler)
+        else:
+            package.expand(path, handler, stopped=site.leave)
         _unlink(handler.validated)  # the mark is the agent's to make, not the package's
     except HandlerError as problem:
         if site.leave():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from waagent import write_atomic
+from waagent import AgentError, write_atomic
 from waagent_extensions import codes
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.environment import make_directories, write_handler_environment
@@ -66,7 +65,7 @@ def expand(
     Raises:
         HandlerError: code 1005; names the package, the entry and the reason. The old directory is as it was.
     """
-    import zipfile  # not resident before the first package
+    import zipfile
 
     recover(handler)
     partial = _beside(handler, "partial")
@@ -94,6 +93,35 @@ def expand(
     except Exception as problem:  # zlib, lzma and struct raise their own errors on broken data
         _discard(partial)
         raise _failed(zip_path, f"broken: {problem}") from problem
+
+
+def expand_apart(apart: Callable[..., Any], zip_path: str, handler: HandlerDir) -> None:
+    """Do :func:`expand` in a process that ends: unzipping would leave 1.5 MB of modules in the resident one.
+
+    Args:
+        apart: ``agent.platform.apart``.
+        zip_path, handler: as for :func:`expand`.
+
+    Raises:
+        HandlerError: as :func:`expand` does, or the process could not do it.
+    """
+    lib_dir, log_root = os.path.dirname(handler.base), os.path.dirname(handler.log_dir)
+    place = {"lib_dir": lib_dir, "log_root": log_root, "name": handler.name, "version": handler.version}
+    try:
+        failure = apart(f"{__name__}:try_to_expand", {"zip_path": zip_path, **place})
+    except AgentError as problem:
+        raise _failed(zip_path, str(problem)) from problem
+    if failure is not None:
+        raise HandlerError(*failure)
+
+
+def try_to_expand(zip_path: str, **place: str) -> tuple[str, int, str] | None:
+    """Do :func:`expand` for :func:`expand_apart`: the arguments of the :class:`HandlerError`, ``None`` for none."""
+    try:
+        expand(zip_path, HandlerDir(**place))
+    except HandlerError as problem:
+        return str(problem), problem.code, problem.operation
+    return None
 
 
 def recover(handler: HandlerDir) -> None:
@@ -127,7 +155,9 @@ def _beside(handler: HandlerDir, what: str) -> str:
 def _discard(path: str) -> None:
     if os.path.islink(path) or os.path.isfile(path):
         os.unlink(path)
-    else:
+    elif os.path.isdir(path):
+        import shutil
+
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -209,6 +239,8 @@ def _extract(
 
 
 def _carry_over(handler: HandlerDir, partial: str) -> None:
+    import shutil
+
     for name in CARRIED:
         source, target = os.path.join(handler.base, name), os.path.join(partial, name)
         if os.path.islink(source) or not os.path.exists(source):
@@ -279,6 +311,8 @@ def _place_manifest(handler: HandlerDir) -> None:
 
 def remove_version(handler: HandlerDir) -> None:
     """Delete one version of a handler: first out of its place, so that a kill leaves nothing that looks whole."""
+    import shutil
+
     for path in (handler.zip,):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

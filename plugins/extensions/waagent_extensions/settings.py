@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 
@@ -42,8 +41,9 @@ def newest_sequence(handler: HandlerDir, extension: str | None = None) -> int:
     """Return the number of the settings file with the newest mtime, -1 when there is none (extensions §7)."""
     prefix = f"{extension}." if extension else ""
     best, newest = -1, float("-inf")
-    for path in glob.glob(os.path.join(glob.escape(handler.config_dir), glob.escape(prefix) + "*.settings")):
-        number = os.path.basename(path)[len(prefix) : -len(".settings")]
+    for name in _names(handler.config_dir, prefix, ".settings"):
+        path = os.path.join(handler.config_dir, name)
+        number = name[len(prefix) : -len(".settings")]
         if not (number.isascii() and number.isdigit()):
             continue
         try:
@@ -58,7 +58,14 @@ def newest_sequence(handler: HandlerDir, extension: str | None = None) -> int:
 def remove(handler: HandlerDir, extension: str) -> None:
     """Delete every settings and status file of one extension of a multi-config handler (extensions §10.5)."""
     for directory, suffix in ((handler.config_dir, "settings"), (handler.status_dir, "status")):
-        for path in glob.glob(os.path.join(glob.escape(directory), f"{glob.escape(extension)}.*.{suffix}")):
-            number = os.path.basename(path)[len(extension) + 1 : -len(suffix) - 1]
-            if number.isdigit():
-                os.unlink(path)
+        for name in _names(directory, f"{extension}.", f".{suffix}"):
+            if name[len(extension) + 1 : -len(suffix) - 1].isdigit():
+                os.unlink(os.path.join(directory, name))
+
+
+def _names(directory: str, start: str, end: str) -> list[str]:
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return [name for name in names if name.startswith(start) and name.endswith(end)]

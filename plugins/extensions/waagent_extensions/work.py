@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -187,6 +186,8 @@ class Work:
     def _carry(self, action: Action, unit: Facts) -> None:
         if unit.other is None:
             return
+        import shutil
+
         old = self._site.layout.handler(self._handler.name, unit.other.version)
         sources = [(old.last_sequence, self._handler.last_sequence)]
         with contextlib.suppress(OSError):

@@ -652,3 +652,25 @@ def test_a_host_plugin_that_is_not_available_is_told(tmp_path: Path, helper: Tra
     bench.close()
     with pytest.raises(ExtensionDownloadError, match="refused"):
         bench.fetch(dead_url())
+
+
+class TestOtherWork:
+    """Functions that run in the helper, because what they import should not stay in the worker."""
+
+    def test_a_result_comes_back_and_the_modules_stay_away(self, tmp_path: Path) -> None:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "GoalState.xml").write_text("<GoalState/>")
+        helper = TransferHelper("x/1", idle=0.2)
+        wanted = {"directory": str(tmp_path), "surplus": ["two", "gone"], "plain": ["one"]}
+        assert helper.call("waagent.platform.history:tidy", wanted, 30.0, lambda: False) == []
+        assert sorted(os.listdir(tmp_path)) == ["one.zip"]
+
+    @pytest.mark.parametrize(
+        ("function", "said"),
+        [("nowhere.at:all", "ModuleNotFoundError"), ("os:nothing", "AttributeError"), ("os:listdir", "TypeError")],
+    )
+    def test_what_goes_wrong_there_is_told_here(self, function: str, said: str) -> None:
+        helper = TransferHelper("x/1", idle=0.2)
+        with pytest.raises(HelperFailed, match=f"{function}: {said}"):
+            helper.call(function, {"unknown": 1}, 30.0, lambda: False)

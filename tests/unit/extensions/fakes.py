@@ -9,6 +9,7 @@ import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ _VARIABLES = (
 )
 
 
-def package(version: str, trace: Path, commands: Mapping[str, str] | None = None, **manifest: Any) -> bytes:
+def package(
+    version: str, trace: Path, commands: Mapping[str, str] | None = None, limits: Any = None, **manifest: Any
+) -> bytes:
     """Return a handler package whose commands write their name and variables to *trace*, then do *commands*."""
     variables = " ".join(f'"{name}=${{{name}-}}"' for name in _VARIABLES)
     script = f'#!/bin/sh\nfor v in "$1 {version}" {variables}; do printf \'%s|\' "$v"; done >>{trace}\necho >>{trace}\n'
@@ -59,7 +62,9 @@ def package(version: str, trace: Path, commands: Mapping[str, str] | None = None
         script += f"{operation}) {body};;\n"
     script += "esac\n"
     body_of_manifest = {f"{operation}Command": f"bin/run {operation}" for operation in OPERATIONS}
-    document = [{"handlerManifest": {**body_of_manifest, **manifest}}]
+    document: list[dict[str, Any]] = [{"handlerManifest": {**body_of_manifest, **manifest}}]
+    if limits is not None:
+        document[0]["resourceLimits"] = limits
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         archive.writestr("HandlerManifest.json", json.dumps(document))
@@ -117,6 +122,10 @@ class FakePlatform:
     def fetch_on_hold(self) -> bool:
         return self.on_hold
 
+    def apart(self, function: str, arguments: dict[str, Any]) -> Any:
+        module, _, name = function.partition(":")
+        return json.loads(json.dumps(getattr(import_module(module), name)(**arguments)))
+
 
 class FakeHooks:
     """Answers of other plugins."""
@@ -129,6 +138,9 @@ class FakeHooks:
         self.command_vetoes: dict[str, Veto] = {}
         self.commands: list[str] = []
         self.launcher: Launch | None = None
+        self.launched: list[Any] = []
+        self.ended: list[tuple[Any, Any]] = []
+        self.on_before_command: Callable[[Any], None] = lambda command: None
         self.before = 0
 
     def before_extensions(self, agent: Any) -> None:
@@ -148,7 +160,14 @@ class FakeHooks:
         self.commands.append(command.operation)
         return self.command_vetoes.get(command.operation)
 
+    def before_handler_command(self, agent: Any, command: Any) -> None:
+        self.on_before_command(command)
+
+    def after_handler_command(self, agent: Any, command: Any, result: Any) -> None:
+        self.ended.append((command, result))
+
     def launch(self, agent: Any, command: Any) -> Launch | None:
+        self.launched.append(command)
         return self.launcher
 
 

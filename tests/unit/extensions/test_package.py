@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from waagent import AgentError
 from waagent_extensions import codes, package
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.layout import HandlerDir
@@ -193,3 +194,23 @@ def test_a_damaged_package_never_escapes_and_never_crashes(
         assert not handler.exists()
     outside = {name for name in tree(root) if not name.startswith("lib/Contoso.Tools.Sample-1.4.2/")}
     assert outside <= {"lib", "package.zip", "lib/Contoso.Tools.Sample-1.4.2"}
+
+
+def test_what_another_process_could_not_expand_is_the_same_error(tmp_path: Path) -> None:
+    handler = handler_in(tmp_path)
+
+    def apart(function: str, arguments: dict[str, str]) -> object:
+        assert function == "waagent_extensions.package:try_to_expand"
+        return package.try_to_expand(**arguments)
+
+    package.expand_apart(apart, make_zip(tmp_path, {"HandlerManifest.json": MANIFEST}), handler)
+    assert os.path.isfile(handler.manifest)
+    with pytest.raises(HandlerError, match="is not allowed") as caught:
+        package.expand_apart(apart, make_zip(tmp_path, {"../x": b""}), handler)
+    assert (caught.value.code, caught.value.operation) == (codes.PACKAGE_EXTRACTION_FAILED, "Download")
+
+    def broken(function: str, arguments: dict[str, str]) -> object:
+        raise AgentError("no such process")
+
+    with pytest.raises(HandlerError, match="no such process"):
+        package.expand_apart(broken, make_zip(tmp_path, {"HandlerManifest.json": MANIFEST}), handler)

@@ -38,6 +38,7 @@ class FakePlatform:
         self.polls: list[bool] = []
         self.supports_fast_track = True
         self.hold_certificates = False
+        self.tidied = 0
 
     def prefetch(self) -> None:
         if self.failing:
@@ -57,6 +58,9 @@ class FakePlatform:
         if self.taken:
             self.uploads.append(document)
         return self.taken
+
+    def tidy(self) -> None:
+        self.tidied += 1
 
     def save_status_copy(self, document: dict[str, Any]) -> None:
         self.copies.append(document)

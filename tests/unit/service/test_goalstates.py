@@ -127,3 +127,15 @@ def test_stop_ends_the_polls(probe: Probe, duty: Duty) -> None:
     probe.loop.turn(block=False)
     probe.settle()
     assert len(probe.platform.polls) == 1
+
+
+def test_the_history_is_tidied_once_per_goal_state_and_some_time_after_it(probe: Probe, duty: Duty) -> None:
+    duty.duty.act_from_now()
+    poll(probe, duty)
+    probe.settle()
+    assert (duty.ids, probe.platform.tidied) == (["incarnation_1"], 0)
+    for _ in range(3):
+        probe.clock.now += 11
+        probe.loop.turn(block=False)
+        probe.settle()
+    assert probe.platform.tidied == 1
