@@ -121,9 +121,10 @@ class Agent:
         argv: Sequence[str],
         *,
         timeout: float = 30,
-        input: bytes | None = None,  # noqa: A002 - the name that everybody knows
+        input: bytes | str | None = None,  # noqa: A002 - the name that everybody knows
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        output_limit: int | None = None,
         check: bool = False,
     ) -> Completed:
         """Run a command of the system; see :func:`waagent.commands.run`, which this is.
@@ -133,7 +134,8 @@ class Agent:
         """
         from waagent import commands
 
-        return commands.run(argv, timeout=timeout, input=input, env=env, cwd=cwd, check=check)
+        limit = commands.OUTPUT_LIMIT if output_limit is None else output_limit
+        return commands.run(argv, timeout=timeout, input=input, env=env, cwd=cwd, output_limit=limit, check=check)
 
     def lane(self, name: str) -> Lane:
         """Return the lane *name*, a thread of its own for work that may block; made when it is first asked for.

@@ -7,6 +7,7 @@ Run as a script by an interpreter that did no site pass, so nothing of the agent
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 
@@ -103,6 +104,8 @@ def _standard_descriptors() -> None:
 
 def main(argv: list[str]) -> int:
     """Set the process up and run its role; returns the exit code."""
+    # Until the role listens itself, SIGTERM is a wish to be down: nothing has been begun that would have to be ended.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     _standard_descriptors()
     os.umask(0o077)
     try:

@@ -265,8 +265,6 @@ class Supervisor:
 
 def main(options: Options) -> int:
     """Run the service; returns 0 after a stop or beside a running daemon, 1 when it cannot run."""
-    # Until the loop listens, a SIGTERM is a wish to be down: nothing has been started that would have to go too.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
         os.chdir("/")
     except OSError:

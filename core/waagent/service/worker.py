@@ -6,7 +6,6 @@ the boot stage writes, hooks and status; then the end of boot, and from there it
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 import sys
@@ -14,9 +13,10 @@ import threading
 
 from waagent.agent import WORKER, Agent, make_agent
 from waagent.errors import ConfigError, CryptError, StateError
-from waagent.files import ensure_dir, write_atomic
+from waagent.files import write_atomic
 from waagent.loop import Loop
-from waagent.service.beats import DUMP_SIGNAL, PLUGIN_LIST, STACKS, list_identity
+from waagent.service import hangs
+from waagent.service.beats import PLUGIN_LIST, list_identity
 from waagent.service.heartbeat import Heartbeat, watch_boot
 from waagent.service.lock import Lock
 
@@ -31,16 +31,12 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 8.0
 """From SIGTERM to the exit at the latest; the supervisor kills after nine."""
-OVERDUE_SECONDS = 300.0
-OVERDUE_LOOK = 30.0
-EXIT_OVERDUE = 75
 RETRY_STATE = 300.0
 LONG_BOOT = 0.5
 """Seconds with plugins and without the end of boot after which status begins to flow all the same."""
 SENTINEL = "current_version"
 _LIST_LOOK = 0.02
 _LIST_LOOK_LATE = 0.25
-_WATCHED_LANES = ("platform", "status")
 
 
 class Worker:
@@ -114,7 +110,7 @@ class Worker:
             self._heartbeat_errors = goal_states.failed_polls
 
         loop.every(HEARTBEAT_PERIOD, report_life, "half-hourly line")
-        loop.every(OVERDUE_LOOK, self._look_at_lanes, "overdue lanes")
+        loop.every(hangs.LOOK, lambda: hangs.look_at_lanes(agent), "overdue lanes")
         loop.every(RETRY_STATE, self._retry_state, "unsaved state")
         slept = slept_clock()
         if slept is not None:
@@ -298,20 +294,6 @@ class Worker:
         except CryptError as problem:
             self.agent.log.warning(f"The transport key is missing and cannot be made: {problem}")
 
-    def _look_at_lanes(self) -> None:
-        for name in _WATCHED_LANES:
-            lane = self.agent.lanes.get(name)
-            if lane is not None and lane.overdue_seconds > OVERDUE_SECONDS:
-                busy = lane.busy
-                what = busy[0] if busy else "its work"
-                self.agent.log.error(
-                    f"Lane {name} is stuck in {what}: more than {OVERDUE_SECONDS:g} s over its deadline. The worker "
-                    f"ends and is started again; commands of extensions go on"
-                )
-                for line in all_stacks():
-                    self.agent.log.error("  " + line)
-                os._exit(EXIT_OVERDUE)
-
     # -- end ---------------------------------------------------------------------------------------------------------
 
     def _orphaned(self) -> None:
@@ -342,29 +324,6 @@ class Worker:
             self._status.report_once(final=True)
 
 
-def all_stacks() -> list[str]:
-    """Return the present stack of every thread, one call per line."""
-    from waagent.lanes import thread_stack
-
-    lines = []
-    for thread in threading.enumerate():
-        lines.append(f"Thread {thread.name}:")
-        lines.extend("  " + line for line in thread_stack(thread.ident).splitlines())
-    return lines
-
-
-def _prepare_dumps(agent: Agent) -> None:
-    path = agent.paths.run(STACKS)
-    try:
-        ensure_dir(os.path.dirname(path), 0o755)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as problem:
-        agent.log.warning(f"{path} cannot be written, a hang will leave no stacks: {problem}")
-        return
-    faulthandler.enable(descriptor)
-    faulthandler.register(DUMP_SIGNAL, descriptor, all_threads=True)
-
-
 def main(options: Options) -> int:
     """Run a worker; returns 0 after a stop, 1 after an error that nobody expected."""
     threading.current_thread().name = "ExtHandler"
@@ -373,10 +332,15 @@ def main(options: Options) -> int:
     except ConfigError as problem:
         sys.stderr.write(f"waagent: {problem}\n")
         return 1
-    _prepare_dumps(agent)
+    hangs.prepare_dumps(agent)
     lock = Lock(agent.paths.run("worker.lock"))
     try:
-        told = lock.acquire_or_take_over()
+        # Only a supervisor's worker may end another one: a person who starts one by hand gets told.
+        if options.beat_fd is None and not lock.acquire():
+            holder = lock.holder()
+            agent.log.info(f"A worker is already running: {holder[0] if holder else 'unknown process'}")
+            return 0
+        told = lock.acquire_or_take_over() if options.beat_fd is not None else None
     except (OSError, TimeoutError) as problem:
         agent.log.error(f"The worker cannot start: {problem}")
         return 1

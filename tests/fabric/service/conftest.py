@@ -130,7 +130,7 @@ class Service:
                 if state != "Z":
                     if words[0] == b"sleep":  # what a script became that ends in exec
                         found["run-boot" if words[1] == b"601" else "run-exthandlers"] = int(pid)
-                    else:
+                    elif len(words) > 4:  # fewer: it has not become the script yet
                         found[words[3].decode()] = int(pid)
         return found
 

@@ -143,11 +143,11 @@ def test_a_stop_at_any_stage(service: Service, stage: str) -> None:
 
 def test_a_stop_right_after_the_start(service: Service) -> None:
     """Whatever the supervisor was doing when the signal came: exit code 0, no child left."""
-    for delay in (0.03, 0.05, 0.07, 0.09, 0.12):
+    for number, delay in enumerate((0.0, 0.005, 0.01, 0.02, 0.05), 1):
         process = service.spawn()
         service.process = process
-        wait_for(lambda: "Run daemon" in service.log, "the daemon's first lines")
-        time.sleep(delay - 0.03)
+        service.until_logged("Run daemon", number)
+        time.sleep(delay)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
 
@@ -173,6 +173,7 @@ def test_kill_storm_never_becomes_a_tight_loop(service: Service) -> None:
     service.start()
     for number in range(1, 7):
         service.until_traced("worker installed", number)
+        wait_for(lambda: "run-exthandlers" in service.children(), "the worker")
         os.kill(service.children()["run-exthandlers"], signal.SIGKILL)
     service.until_traced("worker installed", 7)
     delays = [float(value) for value in re.findall(r"next start in (\S+) s", service.log)]
@@ -240,11 +241,13 @@ def test_the_packaged_version_runs_when_updates_are_off(service: Service) -> Non
     service.add_version("3.2.0.0")
     service.root.joinpath("etc/waagent.conf").write_text("AutoUpdate.Enabled=n\n")
     service.start().until_traced("worker installed")
+    assert [line for line in service.trace if line.startswith("worker")] == ["worker installed"]
 
 
 def test_a_version_that_others_may_write_to_never_runs(service: Service) -> None:
     service.add_version("3.2.0.0").joinpath("waagent/service/start.py").chmod(0o666)
     service.start().until_traced("worker installed")
+    assert [line for line in service.trace if line.startswith("worker")] == ["worker installed"]
 
 
 def test_a_worker_that_cannot_be_started_is_tried_again_slowly(service: Service) -> None:

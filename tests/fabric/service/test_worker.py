@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -288,7 +290,7 @@ def test_an_outage_is_told_sparsely_and_ends_within_two_periods(
     until(agent, lambda: fabric.statuses, "a status")
     before = len(agent.log().splitlines())
     fabric.inject(Fault("outage"))
-    until(agent, lambda: copy(agent_root)["poll"]["failures"] >= 8, "eight failed polls")
+    until(agent, lambda: copy(agent_root).get("poll", {}).get("failures", 0) >= 8, "eight failed polls")
     errors = [line for line in agent.log().splitlines()[before:] if re.search(" (ERROR|WARNING) ", line)]
     assert len(errors) <= 12, "\n".join(errors)
     count = len(fabric.statuses)
@@ -306,6 +308,7 @@ def test_an_outage_at_the_start_keeps_no_plugin_waiting(
     agent = running_agent(agent_root, fabric, environment=install(agent_root))
     until(agent, lambda: "start" in trace(agent_root), "on_start without a platform")
     until(agent, lambda: copy(agent_root).get("poll", {}).get("failures"), "failures in the copy")
+    assert fabric.statuses == []
     fabric.clear_faults()
     until(agent, lambda: fabric.statuses, "a status after the outage")
 
@@ -387,3 +390,22 @@ def test_a_key_that_its_helper_could_not_make_is_made_later(
     agent.kill_worker()
     until(agent, lambda: (place / "TransportCert.pem").exists(), "the key")
     until(agent, lambda: list(place.glob("*.prv")), "the tenant's key")
+    assert (place / "TransportPrivate.pem").stat().st_mode & 0o077 == 0
+
+
+def test_a_worker_started_by_hand_leaves_the_services_worker_alone(
+    agent_root: Path, fabric: Fabric, running_agent: Starter
+) -> None:
+    agent = running_agent(agent_root, fabric)
+    until(agent, lambda: fabric.statuses, "a status")
+    worker = agent.worker
+    done = subprocess.run(
+        [sys.executable, "-m", "waagent", "--root", str(agent_root), "-run-exthandlers"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert f"A worker is already running: {worker}" in done.stderr
+    assert agent.worker == worker

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from waagent.service import hangs
 from waagent.service import worker as worker_module
 from waagent.service.start import Options
 from waagent.service.worker import Worker
@@ -39,10 +40,10 @@ def test_a_lane_stuck_for_five_minutes_ends_the_worker_with_its_stacks(probe: Pr
     probe.turn_until(lambda: probe.agent.lane(lane).busy, "the task runs")
     try:
         probe.clock.now += 120 + 299
-        worker._look_at_lanes()
+        hangs.look_at_lanes(probe.agent)
         probe.clock.now += 2
         with pytest.raises(Ended) as ended:
-            worker._look_at_lanes()
+            hangs.look_at_lanes(probe.agent)
     finally:
         release.set()
     assert ended.value.args[0] != 0
@@ -55,7 +56,9 @@ def test_other_lanes_may_take_their_time(probe: Probe, worker: Worker) -> None:
     probe.agent.lane("extensions").submit(lambda: release.wait(60), name="long work", deadline=1.0)
     probe.turn_until(lambda: probe.agent.lane("extensions").busy, "the task runs")
     probe.clock.now += 10_000
-    worker._look_at_lanes()
+    hangs.look_at_lanes(probe.agent)
+    assert probe.agent.lane("extensions").busy
+    assert "stuck" not in probe.log
     release.set()
 
 
