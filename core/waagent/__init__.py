@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     )
     from waagent.records import (
         Command,
+        CommandResult,
         HandlerCommand,
         HealthCheck,
         Launch,
@@ -148,6 +149,7 @@ _PLACES = {
     ),
     "records": (
         "Command",
+        "CommandResult",
         "HandlerCommand",
         "HealthCheck",
         "Launch",
@@ -167,7 +169,8 @@ __all__ = [  # noqa: RUF022  (by topic, as a reader looks for them)
     # writing hooks
     "HOOK_API", "hookimpl", "Agent", "Plan", "Step",
     # what hooks return and take
-    "Command", "HandlerCommand", "HealthCheck", "Launch", "LogSource", "Option", "Package", "Periodic", "Veto",
+    "Command", "CommandResult", "HandlerCommand", "HealthCheck", "Launch", "LogSource", "Option", "Package", "Periodic",
+    "Veto",
     # what the platform says and is told
     "AgentFamily", "CertificateInfo", "Dependency", "ExtensionReport", "ExtensionSettings", "ExtensionsGoalState",
     "GoalState", "GoalStateReport", "Handler", "HandlerReport", "HostingEnvironment", "Manifest", "ManifestVersion",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from waagent.agent import Agent
     from waagent.plan import Plan
     from waagent.platform.models import GoalState, Handler, StatusReport
-    from waagent.records import HandlerCommand, Package
+    from waagent.records import CommandResult, HandlerCommand, Package
 
 _Record = TypeVar("_Record")
 
@@ -70,6 +70,14 @@ class Hooks:
     def before_extensions(self, agent: Agent) -> None:
         """Let plugins wait for what extensions rely on."""
         self._tell("before_extensions", agent=agent)
+
+    def before_handler_command(self, agent: Agent, command: HandlerCommand) -> None:
+        """Let plugins wait for what a handler's command relies on."""
+        self._tell("before_handler_command", agent=agent, command=command)
+
+    def after_handler_command(self, agent: Agent, command: HandlerCommand, result: CommandResult) -> None:
+        """Tell how a handler's command ended."""
+        self._tell("after_handler_command", agent=agent, command=command, result=result)
 
     def on_extension_status(self, agent: Agent, handler: str, extension: str | None, status: str) -> None:
         """Tell that the status of an extension changed."""

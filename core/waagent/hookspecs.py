@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from waagent.platform.models import GoalState, Handler, StatusReport
     from waagent.records import (
         Command,
+        CommandResult,
         HandlerCommand,
         HealthCheck,
         Launch,
@@ -192,6 +193,50 @@ def before_extensions(agent: Agent) -> None:
         @hookimpl
         def before_extensions(agent):
             agent.run(("cloud-init", "status", "--wait"), timeout=600)
+    """
+
+
+@event(deadline=3660.0)
+def before_handler_command(agent: Agent, command: HandlerCommand) -> None:
+    """Wait for what a handler's command relies on.
+
+    When: before a command of a handler is started and before ``allow_command`` is asked, in the lane of extensions; not
+        when a running one is taken up after a restart.
+    Arguments: ``agent``; ``command``: a :class:`waagent.HandlerCommand`.
+    Returns: nothing.
+    Answers: all.
+    Failure: logged and counted; the command runs.
+    Deadline: 3660 s: this hook is for waiting. A wait ends when ``agent.stopping`` is set, and the command does
+        not run then.
+    Again: yes, also for the same command when the agent was stopped or killed before it was started.
+    Example::
+
+        @hookimpl
+        def before_handler_command(agent, command):
+            while command.operation == "install" and backup_runs() and not agent.stopping.wait(5):
+                agent.log.info(f"{command.handler_name} waits for the backup")
+    """
+
+
+@event()
+def after_handler_command(agent: Agent, command: HandlerCommand, result: CommandResult) -> None:
+    """Take note of how a handler's command ended.
+
+    When: a command of a handler has ended or could not be started; in the lane of extensions, before its outcome is
+        acted on.
+    Arguments: ``agent``; ``command``: a :class:`waagent.HandlerCommand`; ``result``: a :class:`waagent.CommandResult`.
+    Returns: nothing.
+    Answers: all.
+    Failure: logged and counted; the outcome counts all the same.
+    Deadline: 30 s.
+    Again: yes, when the agent is killed before the outcome is on record. Not called for a command that outlived its
+        goal state together with the agent process that had started it.
+    Example::
+
+        @hookimpl
+        def after_handler_command(agent, command, result):
+            if result.timed_out:
+                agent.log.warning(f"{command.operation} of {command.handler_name} took over {command.timeout:g} s")
     """
 
 
@@ -519,11 +564,12 @@ def decide_resource_disk(agent: Agent, facts: dict[str, Any]) -> Veto | None:
 def launch(agent: Agent, command: HandlerCommand) -> Launch | None:
     """Choose how a handler's command is started.
 
-    When: before each command of a handler.
+    When: before a command of a handler is started; not when a running one is taken up after a restart.
     Arguments: ``agent``; ``command``: a :class:`waagent.HandlerCommand`.
     Returns: a :class:`waagent.Launch`, or ``None``: not mine.
     Answers: the first; without one the command is a plain process in its own session.
-    Failure: the next plugin is asked; when nobody answers, the command is a plain process and the failure is logged.
+    Failure: the next plugin is asked; when nobody answers, the command is a plain process and the failure is logged. A
+        launcher that fails before the command begins is left out, and ``after_handler_command`` says so.
     Deadline: 30 s.
     Again: yes.
     Example::

@@ -7,7 +7,7 @@ core name the distribution that a conflicting or failing contribution came from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -156,6 +156,7 @@ class HandlerCommand:
         environment: the whole environment of the command. May hold secrets: never logged.
         timeout: seconds.
         run_dir: the run directory that holds its output and exit code.
+        resource_limits: ``resourceLimits`` of the handler's manifest as it stands there, ``{}`` when absent.
     """
 
     handler_name: str
@@ -167,6 +168,24 @@ class HandlerCommand:
     environment: Mapping[str, str] = attrs.field(repr=False)
     timeout: float
     run_dir: str
+    resource_limits: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class CommandResult:
+    """How a handler's command ended.
+
+    Attributes:
+        ok: it ended with exit code 0.
+        exit_code: ``None`` when it was out of time, could not be started, or nobody knows.
+        timed_out: it was ended because it was out of time.
+        launch_problem: why it was started without the launcher that a plugin had chosen; empty when it was not.
+    """
+
+    ok: bool
+    exit_code: int | None = None
+    timed_out: bool = False
+    launch_problem: str = ""
 
 
 @attrs.frozen

@@ -69,6 +69,7 @@ class Result:
         lost: nobody knows how it ended.
         problem: why it could not be started.
         adopted: it was started by an earlier agent process.
+        launch_problem: what the launcher said that failed before the command began; it was started without it.
     """
 
     code: int | None = None
@@ -79,6 +80,7 @@ class Result:
     err: output.Captured = output.NOTHING
     seconds: float = 0.0
     adopted: bool = False
+    launch_problem: str = ""
 
     @property
     def ok(self) -> bool:
@@ -172,8 +174,8 @@ class Runner:
         Args:
             order: what to run.
             environment: the command's whole environment.
-            prefix: words before the wrapper, such as a launcher that gives it a scope of its own; a launcher that
-                fails before the wrapper runs is left out and the command started without it.
+            prefix: words before the wrapper, such as a launcher that gives it a scope of its own; a launcher that is
+                missing or fails before the wrapper runs is left out and the command started without it.
             wake: interrupts the wait so that *leave* is asked.
             leave: whether to go and let the command run on.
             progress: called when the wait begins and now and then while the command runs.
@@ -187,17 +189,21 @@ class Runner:
         if state in (ABSENT, NEVER) and not start:
             return Result(lost=True, problem="it was never started")
         if state in (ABSENT, NEVER):
+            problem = ""
             try:
                 pid = self._start(order, environment, prefix)
-            except OSError as problem:
-                return Result(problem=problem.strerror or str(problem))
-            result = self._wait(order, pid, wake, leave, progress, adopted=False)
-            if result is None or not prefix or self.state(order.id) != NEVER:
-                return result
-            with contextlib.suppress(OSError, StateError):
-                said = read_limited(os.path.join(directory, "launcher"), 65536).decode("utf-8", "backslashreplace")
-                self._log.warning(f"Starting through {prefix[0]} failed; starting without it: {said.strip()[:500]}")
-            return self.run(order, environment, wake=wake, leave=leave, progress=progress)
+            except OSError as refused:
+                problem = refused.strerror or str(refused)
+                if not prefix:
+                    return Result(problem=problem)
+            else:
+                result = self._wait(order, pid, wake, leave, progress, adopted=False)
+                if result is None or not prefix or self.state(order.id) != NEVER:
+                    return result
+                problem = _launcher_said(directory) or "it said nothing"
+            self._log.warning(f"Starting through {prefix[0]} failed; starting without it: {problem}")
+            result = self.run(order, environment, wake=wake, leave=leave, progress=progress)
+            return attrs.evolve(result, launch_problem=problem) if result is not None else None
         if state == RUNNING:
             return self._wait(order, _number(directory, "pid"), wake, leave, progress, adopted=True)
         if state == LOST:
@@ -446,6 +452,14 @@ def _number(directory: str, name: str) -> int | None:
 
 def _float(value: object, default: float) -> float:
     return float(value) if isinstance(value, (int, float)) else default
+
+
+def _launcher_said(directory: str) -> str:
+    try:
+        data = read_limited(os.path.join(directory, "launcher"), 65536)
+    except (OSError, StateError):
+        return ""
+    return data.decode("utf-8", "backslashreplace").strip()[:500]
 
 
 def _trim(directory: str) -> int:

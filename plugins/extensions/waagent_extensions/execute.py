@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
-from waagent import AgentError, ExtensionSettings, HandlerCommand, Log, NoAnswer, Veto
+from waagent import AgentError, CommandResult, ExtensionSettings, HandlerCommand, Log, NoAnswer, Veto
 from waagent_extensions import environment, handlermanifest, outcomes, statusfile
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.commands import ABSENT, NEVER, Order, Result, Running, command_id
@@ -106,7 +108,8 @@ class Executor:
         handler = site.layout.handler(unit.handler.name, action.version)
         started = time.monotonic()
         try:
-            line = os.path.join(handler.base, handlermanifest.load(handler.manifest).command(action.operation))
+            manifest = handlermanifest.load(handler.manifest)
+            line = os.path.join(handler.base, manifest.command(action.operation))
         except HandlerError as problem:
             site.ledger.ran(unit.full_name, call, Ran(False, str(problem.code)), problem.code, str(problem))
             return
@@ -125,17 +128,27 @@ class Executor:
             if old:
                 site.ledger.updating(unit.full_name, old)
         try:
-            result, path = self._launch(order, handler, action, facts, progress, log)
+            command, own = self._command(order, handler, manifest.resource_limits, action, facts, progress)
+            result = self._launch(order, command, own, log)
         except HandlerError as refused:
             site.ledger.ran(unit.full_name, call, Ran(False, str(refused.code)), refused.code, str(refused))
             return
         if result is None:
             raise Left(f"{order.operation} of {unit.full_name} runs on")
-        self._record(order, result, path, call, handler, log, started)
+        ended = CommandResult(result.ok, result.code, result.timed_out, result.launch_problem)
+        site.agent.hooks.after_handler_command(site.agent, command, ended)
+        self._record(order, result, command.environment.get("PATH", ""), call, handler, log, started)
 
-    def _launch(
-        self, order: Order, handler: HandlerDir, action: Action, facts: Facts, progress: Progress, log: Log
-    ) -> tuple[Result | None, str]:
+    def _command(
+        self,
+        order: Order,
+        handler: HandlerDir,
+        limits: Mapping[str, Any],
+        action: Action,
+        facts: Facts,
+        progress: Progress,
+    ) -> tuple[HandlerCommand, dict[str, str]]:
+        """Return the command, and the part of its environment that the log may show."""
         site, unit = self._site, self._unit
         # An extension's name is told to every command of a multi-config handler; install and the like get the name
         # of the unit that brought them about.
@@ -157,10 +170,24 @@ class Executor:
             environment=variables,
             timeout=order.timeout,
             run_dir=site.runner.path(order.id),
+            resource_limits=limits,
         )
+        return command, own
+
+    def _launch(self, order: Order, command: HandlerCommand, own: dict[str, str], log: Log) -> Result | None:
+        """Run *command* to its end; ``None`` when the agent stops.
+
+        Raises:
+            HandlerError: a plugin refuses it.
+        """
+        site = self._site
+        launch = None
         if site.runner.state(order.id) in (ABSENT, NEVER):
+            site.agent.hooks.before_handler_command(site.agent, command)
+            if site.leave():
+                return None
             self._ask(command)
-        launch = site.agent.hooks.launch(site.agent, command)
+            launch = site.agent.hooks.launch(site.agent, command)
         title = _TITLES[order.operation]
         # Two wordings of one fact: operators' greps know the first pair, tools the last line (extensions §20).
         log.info(f"{title}.")
@@ -168,9 +195,9 @@ class Executor:
         log.verbose(f"{title}: [{order.line}]")
         log.info(f"Executing command: {order.line} with environment variables: {json.dumps(own, sort_keys=True)}")
         try:
-            result = site.runner.run(
+            return site.runner.run(
                 order,
-                variables,
+                command.environment,
                 prefix=launch.prefix if launch is not None else (),
                 wake=site.wake,
                 leave=site.leave,
@@ -178,7 +205,6 @@ class Executor:
             )
         finally:
             site.show(running=None, running_unit="")
-        return result, variables.get("PATH", "")
 
     def _ask(self, command: HandlerCommand) -> None:
         """Let plugins prepare for a command that is about to start.

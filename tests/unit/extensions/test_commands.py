@@ -234,6 +234,13 @@ def test_a_launcher_that_fails_is_left_out(runner: Runner, work: Path) -> None:
     assert (work / "ran").read_text() == "ran\n"
 
 
+def test_a_launcher_that_is_not_there_is_left_out(runner: Runner, work: Path) -> None:
+    result = runner.run(order(work, "echo fine"), environment(), prefix=("/nonexistent/systemd-run", "--scope"))
+    assert result is not None
+    assert result.ok
+    assert result.launch_problem == "No such file or directory"
+
+
 def test_a_launcher_that_passes_the_wrapper_on_is_used(runner: Runner, work: Path) -> None:
     what = order(work, "echo $MARK; exit 2")
     result = runner.run(what, environment(), prefix=("env", "MARK=scope"))

@@ -762,6 +762,33 @@ def test_a_launcher_is_put_before_every_command(bench: Bench, tmp_path: Path) ->
     assert (tmp_path / "launches").read_text() == "launched\n" * 2
 
 
+def test_plugins_hear_of_every_command_and_of_what_the_handler_asks_for(bench: Bench) -> None:
+    limits = {"cpuQuotaPercentage": 40, "services": [{"name": "sampled.service", "cpuQuotaPercentage": 20}]}
+    bench.publish(NAME, "1.4.2", {"enable": "exit 7"}, limits=limits)
+    bench.apply(wanted(NAME, "1.4.2"))
+    ended = [(command.operation, result.ok, result.exit_code) for command, result in bench.agent.hooks.ended]
+    assert ended == [("install", True, 0), ("enable", False, 7)]
+    assert [command.resource_limits for command in bench.agent.hooks.launched] == [limits, limits]
+
+
+def test_plugins_are_told_that_their_launcher_did_not_work(bench: Bench) -> None:
+    bench.agent.hooks.launcher = Launch(("/nonexistent/launcher",), "x.scope")
+    bench.publish(NAME, "1.4.2")
+    assert bench.apply(wanted(NAME, "1.4.2")) == ["install 1.4.2", "enable 1.4.2"]
+    assert [result.launch_problem for _, result in bench.agent.hooks.ended] == ["No such file or directory"] * 2
+    assert bench.status()[NAME][:3] == ("Ready", 0, "success")
+
+
+def test_an_agent_that_stops_while_a_plugin_waits_does_not_start_the_command(bench: Bench) -> None:
+    bench.publish(NAME, "1.4.2")
+    bench.agent.hooks.on_before_command = lambda command: bench.agent.stopping.set()
+    assert bench.apply(wanted(NAME, "1.4.2")) == []
+    assert bench.agent.hooks.commands == []  # whoever prepares something is not asked in vain
+    bench.restart()
+    bench.number -= 1
+    assert bench.apply(wanted(NAME, "1.4.2")) == ["install 1.4.2", "enable 1.4.2"]
+
+
 # --- Reporting while things run, leaving, coming back ----------------------------------------------------------------
 
 
