@@ -52,9 +52,6 @@ class FakePlatform:
         self.goal_state = self.next
         return changed
 
-    def tidy(self) -> None:
-        pass
-
     def upload_status(self, document: dict[str, Any]) -> bool:
         if self.upload_failing:
             raise self.upload_failing
