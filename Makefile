@@ -74,7 +74,7 @@ types: $(LINT)/.ready
 	@$(LINT)/bin/mypy
 
 borders: $(LINT)/.ready
-	@PYTHONPATH=core:plugins/extensions:fabric $(LINT)/bin/lint-imports --no-cache
+	@PYTHONPATH=core:plugins/extensions:plugins/policy:plugins/signatures:fabric $(LINT)/bin/lint-imports --no-cache
 
 format: $(LINT)/.ready
 	@$(LINT)/bin/ruff check --fix .
