@@ -46,14 +46,12 @@ class Discovery:
         """Return ``host:port`` of the WireServer.
 
         The first that answers: the configured development endpoint; the saved or the well-known address when discovery
-        is switched off; the kernel's route; the address saved in this boot; cached leases; the network.
+        is switched off; the kernel's route; the address saved in this boot; cached leases; the network; the well-known
+        address.
 
         Args:
             configured: ``Platform.WireServer``.
             static: ``Protocol.EndpointDiscovery`` is not ``dhcp``.
-
-        Raises:
-            DhcpError: nobody knows.
         """
         if configured:
             return configured if ":" in configured else f"{configured}:{PORT}"
@@ -73,7 +71,9 @@ class Discovery:
         # A lease that failed once may have been right: the WireServer was down then.
         found = found or self._from_leases(leases.LEASE_GLOBS)
         if not found:
-            raise DhcpError("No route, no saved address, no lease and no DHCP answer names the WireServer")
+            # Nobody names it; the address is the same in every region, so asking there costs one try.
+            self._log.periodic(3600, "well-known", INFO, f"No route, lease or DHCP answer names the WireServer: {DEFAULT}")
+            found = DEFAULT
         return f"{found}:{PORT}"
 
     def saved(self) -> str | None:

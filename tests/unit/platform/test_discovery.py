@@ -128,11 +128,9 @@ def test_a_lease_counts_again_where_the_network_does_not_answer(tmp_path: Path, 
     assert here.asked == 1
 
 
-def test_nobody_knows(tmp_path: Path) -> None:
-    with pytest.raises(DhcpError, match="No route, no saved address, no lease and no DHCP answer"):
-        Here(tmp_path).discovery.resolve()
-    with pytest.raises(DhcpError):
-        Discovery(Paths(str(tmp_path)), Log(Lines(), "X")).resolve()
+def test_where_nobody_names_it_the_well_known_address_is_asked(tmp_path: Path) -> None:
+    assert Here(tmp_path).discovery.resolve() == "168.63.129.16:80"
+    assert Discovery(Paths(str(tmp_path)), Log(Lines(), "X")).resolve() == "168.63.129.16:80"
 
 
 def test_remember_and_forget(tmp_path: Path) -> None:
