@@ -133,6 +133,27 @@ def configure_sshd(
 
 
 @changes()
+def regenerate_host_keys(agent: Agent, kind: str) -> bool | None:
+    """Replace the SSH server's host keys by new ones; the caller restarts it. Changing.
+
+    When: provisioning, with ``Provisioning.RegenerateSshHostKeyPair=y``.
+    Arguments: ``agent``; ``kind``: ``rsa``, ``dsa``, ``ecdsa`` or ``ed25519``; ``auto`` for one pair of each kind that
+        the server uses.
+    Returns: ``True`` when the new keys are in place; they are complete before the old ones go.
+    Answers: the first.
+    Failure: the next plugin is asked.
+    Deadline: 120 s.
+    Again: yes: then there are other keys again.
+    Example::
+
+        @hookimpl
+        def regenerate_host_keys(agent):
+            agent.run(("dropbearkey", "-t", "ed25519", "-f", agent.paths.at(HOST_KEY)), check=True)
+            return True
+    """
+
+
+@changes()
 def restart_ssh(agent: Agent) -> bool | None:
     """Make the SSH server read its configuration and host keys again; open connections stay. Changing.
 

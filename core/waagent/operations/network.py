@@ -16,7 +16,8 @@ def find_primary_interface(agent: Agent) -> str | None:
 
     When: the host name is published; the network is watched.
     Arguments: ``agent``.
-    Returns: the interface's name (``eth0``); of several default routes the one with the lowest metric.
+    Returns: the interface's name (``eth0``): that of the default route with the lowest metric, without one the first
+        interface with hardware behind it; an empty text when there is none.
     Answers: the first.
     Failure: the next plugin is asked.
     Deadline: 120 s.
@@ -29,7 +30,7 @@ def find_primary_interface(agent: Agent) -> str | None:
     """
 
 
-@changes()
+@changes(deadline=240.0)
 def restart_interface(agent: Agent, interface: str) -> bool | None:
     """Make the interface ask DHCP again, with as little loss of connection as the tools allow. Changing.
 
@@ -38,7 +39,7 @@ def restart_interface(agent: Agent, interface: str) -> bool | None:
     Returns: ``True`` when it is done.
     Answers: the first.
     Failure: the next plugin is asked.
-    Deadline: 120 s.
+    Deadline: 240 s.
     Again: yes.
     Example::
 

@@ -116,7 +116,10 @@ def read_resource_disk(agent: Agent, device: str) -> dict[str, Any] | None:
     When: the disk phase, before and between its steps.
     Arguments: ``agent``; ``device``.
     Returns: ``table`` (``gpt``, ``mbr``, ``None``), ``partitions`` (each with ``device``, ``type``, ``filesystem``,
-        ``label``, ``contents``), ``mounted`` (mount point or ``None``).
+        ``label``, ``size``, ``contents``: the names on an NTFS one that could be looked at, else ``None``, and
+        ``problem``: why it could not, empty when the kernel has no driver), ``mounted`` (mount point or ``None``),
+        ``size`` (bytes), ``read_only``, ``serial``, ``signature`` (of the whole disk, empty for none), ``blank`` (no
+        table, no signature, first and last MiB zero), ``holders`` (what is built on it: mappings, RAID, swap).
     Answers: the first.
     Failure: the next plugin is asked.
     Deadline: 120 s.
@@ -130,7 +133,7 @@ def read_resource_disk(agent: Agent, device: str) -> dict[str, Any] | None:
     """
 
 
-@changes()
+@changes(deadline=600.0)
 def format_resource_disk(agent: Agent, device: str, filesystem: str) -> str | None:
     """Make one partition with a file system. Destroys what is on the disk: the caller has asked for vetoes. Changing.
 
@@ -139,7 +142,7 @@ def format_resource_disk(agent: Agent, device: str, filesystem: str) -> str | No
     Returns: the partition's device.
     Answers: the first.
     Failure: the next plugin is asked.
-    Deadline: 120 s.
+    Deadline: 600 s.
     Again: yes: a partition made by an earlier call is formatted again.
     Example::
 
@@ -171,7 +174,7 @@ def mount_resource_disk(agent: Agent, partition: str, mount_point: str, options:
     """
 
 
-@changes()
+@changes(deadline=21600.0)
 def enable_swap(agent: Agent, path: str, size_mib: int) -> bool | None:
     """Make a swap file and use it. Changing.
 
@@ -180,7 +183,7 @@ def enable_swap(agent: Agent, path: str, size_mib: int) -> bool | None:
     Returns: ``True`` when that much swap is in use there.
     Answers: the first.
     Failure: the next plugin is asked.
-    Deadline: 120 s.
+    Deadline: 21600 s.
     Again: yes.
     Example::
 

@@ -186,7 +186,7 @@ def set_dhcp_hostname(agent: Agent, hostname: str, interface: str | None) -> boo
     """
 
 
-@changes()
+@changes(deadline=420.0)
 def publish_hostname(agent: Agent, hostname: str) -> bool | None:
     """Make the host name known to the platform's DNS. Changing.
 
@@ -195,7 +195,7 @@ def publish_hostname(agent: Agent, hostname: str) -> bool | None:
     Returns: ``True`` when the DHCP server was told; the caller records the published name.
     Answers: the first.
     Failure: the next plugin is asked.
-    Deadline: 120 s.
+    Deadline: 420 s.
     Again: yes.
     Example::
 
@@ -212,7 +212,8 @@ def read_vm_id(agent: Agent) -> str | None:
 
     When: at every start, to notice a clone; for telemetry.
     Arguments: ``agent``.
-    Returns: an upper-case GUID as the platform writes it (first three groups byte-swapped where the firmware needs it).
+    Returns: an upper-case GUID as the platform writes it (first three groups byte-swapped where the firmware needs it),
+        or an empty text when the firmware tells none.
     Answers: the first.
     Failure: the next plugin is asked.
     Deadline: 120 s.
