@@ -72,6 +72,8 @@ if TYPE_CHECKING:
         StatusBlob,
         StatusReport,
         Substatus,
+        TelemetryEvent,
+        TelemetryReceipt,
         UpdateReport,
     )
     from waagent.records import (
@@ -145,6 +147,8 @@ _PLACES = {
         "StatusBlob",
         "StatusReport",
         "Substatus",
+        "TelemetryEvent",
+        "TelemetryReceipt",
         "UpdateReport",
     ),
     "records": (
@@ -174,7 +178,8 @@ __all__ = [  # noqa: RUF022  (by topic, as a reader looks for them)
     # what the platform says and is told
     "AgentFamily", "CertificateInfo", "Dependency", "ExtensionReport", "ExtensionSettings", "ExtensionsGoalState",
     "GoalState", "GoalStateReport", "Handler", "HandlerReport", "HostingEnvironment", "Manifest", "ManifestVersion",
-    "RemoteAccess", "RemoteUser", "StatusBlob", "StatusReport", "Substatus", "UpdateReport",
+    "RemoteAccess", "RemoteUser", "StatusBlob", "StatusReport", "Substatus", "TelemetryEvent", "TelemetryReceipt",
+    "UpdateReport",
     # files, texts and places
     "Log", "Paths", "bare_url", "ensure_dir", "move_aside", "read_json", "read_limited", "redact", "sync_directory",
     "timestamp", "write_atomic", "write_json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 
 import attrs
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Sink = Callable[["Event"], object]
+
+KEPT = 50
+"""Events that a new sink gets of those that were there before it."""
 
 
 @attrs.frozen(eq=False)
@@ -51,11 +55,18 @@ class Events:
         self._log = log
         self._lock = threading.Lock()
         self._sinks: tuple[Sink, ...] = ()
+        self._recent: deque[Event] = deque(maxlen=KEPT)
 
     def subscribe(self, sink: Sink) -> None:
-        """Call *sink* with every :class:`Event` from now on, in the thread that adds it; it has to be quick."""
+        """Call *sink* with every :class:`Event` from now on, in the thread that adds it; it has to be quick.
+
+        The last events from before are handed to it at once: much happens before plugins are there.
+        """
         with self._lock:
+            earlier = tuple(self._recent)
             self._sinks = (*self._sinks, sink)
+        for event in earlier:
+            self._hand(sink, event)
 
     def add(
         self,
@@ -77,10 +88,16 @@ class Events:
         if not success and not logged:
             self._log.error(f"Event: name={name}, op={operation}, message={message}, duration={duration_ms}")
         event = Event(operation, name, success, message, duration_ms, version or WIRE_VERSION, time.time())
-        for sink in self._sinks:
-            try:
-                sink(event)
-            except Exception as problem:
-                self._log.periodic(
-                    3600, "event sink", 2, f"An event could not be handed on: {type(problem).__name__}: {problem}"
-                )
+        with self._lock:
+            self._recent.append(event)
+            sinks = self._sinks
+        for sink in sinks:
+            self._hand(sink, event)
+
+    def _hand(self, sink: Sink, event: Event) -> None:
+        try:
+            sink(event)
+        except Exception as problem:
+            self._log.periodic(
+                3600, "event sink", 2, f"An event could not be handed on: {type(problem).__name__}: {problem}"
+            )

@@ -12,12 +12,13 @@ import waagent
 
 PUBLIC = """
 Agent AgentError AgentFamily CertificateInfo Command CommandError CommandResult ConfigError CryptError Dependency
-DhcpError ExtensionDownloadError ExtensionReport ExtensionSettings ExtensionsConfigError ExtensionsGoalState
-GoalState GoalStateReport HOOK_API Handler HandlerCommand HandlerReport HealthCheck HostingEnvironment HttpError
-InvalidContainer Launch Log LogSource Manifest ManifestVersion NoAnswer NotOnThisRoot Option Package Paths Periodic Plan
-PluginError ProtocolError ProtocolNotFound RemoteAccess RemoteUser ResourceGone StateError StatusBlob StatusReport Step
-Substatus Throttled UpdateReport Veto VmSettingsNotSupported VmSettingsParseError VmSettingsSupportStopped __version__ bare_url
-ensure_dir hookimpl move_aside read_json read_limited redact sync_directory timestamp write_atomic write_json
+DhcpError ExtensionDownloadError ExtensionReport ExtensionSettings ExtensionsConfigError ExtensionsGoalState GoalState
+GoalStateReport HOOK_API Handler HandlerCommand HandlerReport HealthCheck HostingEnvironment HttpError
+InvalidContainer Launch Log LogSource Manifest ManifestVersion NoAnswer NotOnThisRoot Option Package Paths Periodic
+Plan PluginError ProtocolError ProtocolNotFound RemoteAccess RemoteUser ResourceGone StateError StatusBlob
+StatusReport Step Substatus TelemetryEvent TelemetryReceipt Throttled UpdateReport Veto VmSettingsNotSupported
+VmSettingsParseError VmSettingsSupportStopped __version__ bare_url ensure_dir hookimpl move_aside read_json
+read_limited redact sync_directory timestamp write_atomic write_json
 """.split()  # noqa: SIM905 - read and sorted by people
 
 

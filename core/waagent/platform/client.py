@@ -30,6 +30,7 @@ from waagent.platform.models import CertificateInfo, GoalState, Handler, Manifes
 from waagent.platform.observations import EventSink, Observations
 from waagent.platform.proxy import ProxyRules
 from waagent.platform.statusupload import StatusUploader
+from waagent.platform.telemetry import Telemetry
 from waagent.platform.transfers import PACKAGE_LIMIT, Transfers
 from waagent.platform.wire import WireServer
 from waagent.version import NAME, WIRE_VERSION
@@ -59,6 +60,9 @@ class Platform:
         run: runs a command of the system for the DHCP exchange; default :func:`waagent.commands.run`.
         channels: the connections; others than ours in tests.
         opener: opens certificates; likewise.
+
+    Attributes:
+        telemetry: sends events, and knows what they tell of this machine.
     """
 
     def __init__(
@@ -134,6 +138,7 @@ class Platform:
         rules = ProxyRules(host, port, os.environ if environment is None else environment)
         self.transfers = Transfers(self.host, TransferHelper(agent), rules, log=log, events=events, period=self._period)
         self._artifacts = Artifacts(self.transfers, lambda: self.goal_state, self.history, log)
+        self.telemetry = Telemetry(self.wire, self.host.endpoint, self.imds)
         self._uploader = StatusUploader(self.host, self.transfers, events, clock)
         self._failures = 0
         self._failing_reported = 0.0
@@ -472,14 +477,6 @@ class Platform:
             HttpError: it was not taken.
         """
         self.host.put_log(archive)
-
-    def send_telemetry(self, document: bytes) -> None:
-        """Send one provider's events (wireserver §19.1).
-
-        Raises:
-            ProtocolError: they were not taken.
-        """
-        self.wire.send_telemetry(document)
 
     # -- metadata ---------------------------------------------------------------------------------------------------
 

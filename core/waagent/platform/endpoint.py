@@ -21,7 +21,8 @@ class Endpoint:
 
     A throttled endpoint gets no request before ``Retry-After`` has passed, and at least one period (two when it
     throttles again): calls fail at once with :class:`~waagent.errors.Throttled`. An endpoint whose last request got no
-    answer, or one of an ailing server, is asked once per call, whatever the call's table says.
+    answer, or one of an ailing server, is asked once per call, whatever the call's table says. Calls that the service
+    counts apart (telemetry) have a pause of their own.
 
     Args:
         name: for messages (``WireServer``, ``HostGAPlugin``, ``IMDS``).
@@ -54,30 +55,40 @@ class Endpoint:
         self._channels = channels
         self._period = period
         self._lock = threading.Lock()
-        self._closed_until = float("-inf")
-        self._throttled_in_a_row = 0
+        self._closed_until: dict[str, float] = {}
+        self._throttled_in_a_row: dict[str, int] = {}
 
     def url(self, path: str) -> str:
         """Return the URL of *path* on this endpoint."""
         return f"http://{self.address}{path}"
 
-    def wait_left(self) -> float:
-        """Return the seconds until the endpoint may be asked again; 0 when it may."""
-        with self._lock:
-            return max(0.0, self._closed_until - self.clock())
+    def wait_left(self, apart: str = "") -> float:
+        """Return the seconds until the endpoint may be asked again; 0 when it may.
 
-    def throttled(self, seconds: float | None) -> float:
-        """Leave the endpoint alone for *seconds*, at least one period, two when it throttles again; return how long."""
+        Args:
+            apart: the kind of call, when it is one that is counted apart.
+        """
         with self._lock:
-            self._throttled_in_a_row += 1
-            own = self._period() * (min(self._throttled_in_a_row, 2) - _EARLY)
-            pause = max(seconds or 0.0, own)
-            self._closed_until = max(self._closed_until, self.clock() + pause)
+            return max(0.0, self._closed_until.get(apart, float("-inf")) - self.clock())
+
+    def throttled(self, seconds: float | None, apart: str = "", least: float = 0.0) -> float:
+        """Leave the endpoint alone for *seconds*, at least one period, two when it throttles again; return how long.
+
+        Args:
+            seconds: what ``Retry-After`` says, ``None`` when it does not.
+            apart: see :meth:`wait_left`: only calls of this kind are held back.
+            least: seconds to wait in any case.
+        """
+        with self._lock:
+            in_a_row = self._throttled_in_a_row[apart] = self._throttled_in_a_row.get(apart, 0) + 1
+            own = self._period() * (min(in_a_row, 2) - _EARLY)
+            pause = max(seconds or 0.0, own, least)
+            self._closed_until[apart] = max(self._closed_until.get(apart, float("-inf")), self.clock() + pause)
             return pause
 
-    def check(self) -> None:
-        """Raise :class:`~waagent.errors.Throttled` while the endpoint is to be left alone."""
-        left = self.wait_left()
+    def check(self, apart: str = "") -> None:
+        """Raise :class:`~waagent.errors.Throttled` while the endpoint is to be left alone (see :meth:`wait_left`)."""
+        left = self.wait_left(apart)
         if left > 0:
             raise Throttled(f"{self.name} asked for fewer requests; next try in {left:.0f} s", retry_after=left)
 
@@ -102,9 +113,12 @@ class Endpoint:
         Raises:
             HttpError: or one of its kinds.
         """
+        policy = POLICIES[kind]
+        apart = kind if policy.apart else ""
         if heed:
             self.check()
-        policy = POLICIES[kind]
+        if heed and apart:
+            self.check(apart)
         given = tuple(headers)
 
         def send() -> Answer:
@@ -120,9 +134,11 @@ class Endpoint:
                 attempts=1 if self.is_out and not policy.waits else None,
             )
         except Throttled as problem:
-            self.throttled(problem.retry_after)
+            pause = self.throttled(problem.retry_after, apart, policy.least_pause)
+            if policy.apart:
+                problem.retry_after = pause
             raise
-        self.answered()
+        self.answered(apart)
         return answer
 
     def send(
@@ -152,10 +168,10 @@ class Endpoint:
             self.saw_proxy_agent = True
         return answer
 
-    def answered(self) -> None:
+    def answered(self, apart: str = "") -> None:
         """Note an answer that was not throttled: the next pause starts from one period again."""
         with self._lock:
-            self._throttled_in_a_row = 0
+            self._throttled_in_a_row.pop(apart, None)
 
     def take_connection_errors(self) -> int:
         """Return how often no answer came since the last call of this (wireserver §19.6)."""

@@ -303,3 +303,31 @@ class StatusReport:
     problems: tuple[str, ...] = ()
     details: dict[str, Any] | None = None
     busy: bool = False
+
+
+@attrs.frozen(eq=False)
+class TelemetryEvent:
+    """One event for the platform's telemetry (wireserver §19.1).
+
+    Attributes:
+        provider: the GUID of the table that it is meant for.
+        id: the kind of event: 1 operation, 4 metric, 7 log.
+        parameters: (name, value) in the order in which they are sent; the type of a value is that of its column.
+    """
+
+    provider: str
+    id: int
+    parameters: tuple[tuple[str, str | int | float | bool], ...]
+
+
+@attrs.frozen
+class TelemetryReceipt:
+    """What became of offered events.
+
+    Attributes:
+        done: how many of them, from the first, the platform has or never will; offer the rest again.
+        oversize: how many of those are too large for a request and were left out.
+    """
+
+    done: int
+    oversize: int = 0

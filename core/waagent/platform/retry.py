@@ -50,6 +50,8 @@ class Policy:
         success: status codes that are an answer.
         waits: a throttled try is repeated inside the call, after ``Retry-After`` when that is longer than the pause:
             only for a report that nobody would send again.
+        apart: throttling of this call says nothing of other calls to the endpoint, and the other way round.
+        least_pause: seconds without this call after it was throttled, at least.
     """
 
     attempts: int = 6
@@ -60,6 +62,8 @@ class Policy:
     retried: frozenset[int] = RETRIED
     success: frozenset[int] = SUCCESS
     waits: bool = False
+    apart: bool = False
+    least_pause: float = 0.0
 
     def pause(self, tries: int) -> float:
         """Return the seconds to wait after *tries* failed tries."""
@@ -77,7 +81,7 @@ POLICIES: Mapping[str, Policy] = {
     "health": Policy(attempts=30, delay=10.0, growing=False, total=300.0, waits=True),
     "provisioning-health": Policy(attempts=30, delay=10.0, growing=False, total=300.0, waits=True),
     "role-properties": Policy(success=frozenset((202,))),
-    "telemetry": Policy(attempts=3),
+    "telemetry": Policy(attempts=3, apart=True, least_pause=8.0),  # the service counts these calls by themselves
     "health-service": _ONCE,  # only a hint (DIFF-5)
     "host-versions": _ONCE,  # asked again by the next call that needs the host plugin
     "host-health": _ONCE,

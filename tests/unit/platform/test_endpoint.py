@@ -67,6 +67,32 @@ def test_retry_after_is_obeyed() -> None:
     assert asked.get().status == 200
 
 
+def test_throttled_telemetry_holds_up_telemetry_alone() -> None:
+    asked = Asked(status(429), ok(), ok(), status(429, retry_after="40"))
+    with pytest.raises(Throttled) as caught:
+        asked.get("telemetry")
+    assert caught.value.retry_after == pytest.approx(8.0)
+    assert asked.get().status == 200
+    asked.clock.now += 7.9
+    with pytest.raises(Throttled):
+        asked.get("telemetry")
+    assert len(asked.world.requests) == 2
+    asked.clock.now += 0.2
+    assert asked.get("telemetry").status == 200
+    with pytest.raises(Throttled) as caught:
+        asked.get("telemetry")
+    assert caught.value.retry_after == pytest.approx(40.0)
+
+
+def test_telemetry_leaves_a_throttled_endpoint_alone_like_everybody() -> None:
+    asked = Asked(status(503, retry_after="60"))
+    with pytest.raises(Throttled):
+        asked.get()
+    with pytest.raises(Throttled):
+        asked.get("telemetry")
+    assert len(asked.world.requests) == 1
+
+
 def test_thirty_seconds_of_throttling_cost_few_requests() -> None:
     asked = Asked(*[status(503) for _ in range(100)])
     for _ in range(5):

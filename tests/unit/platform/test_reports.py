@@ -12,6 +12,7 @@ from tests.unit.platform.memoryworld import Machine, ok, status, unreachable
 
 from waagent.errors import HttpError, ProtocolError, ProtocolNotFound
 from waagent.platform import imdsdoc
+from waagent.platform.models import TelemetryEvent, TelemetryReceipt
 from waagent.platform.statusblob import StorageCall
 
 
@@ -179,10 +180,34 @@ def test_role_properties(machine: Machine) -> None:
         machine.platform.report_role_properties("AA:BB")
 
 
-def test_telemetry_goes_out_as_it_is(machine: Machine) -> None:
-    machine.platform.send_telemetry(b"<TelemetryData/>")
-    method, url, _, body = machine.world.requests[-1]
-    assert (method, url, body) == ("POST", "http://10.9.8.7:80/machine?comp=telemetrydata", b"<TelemetryData/>")
+EVENT = TelemetryEvent("69B669B9-4AF8-4C50-BDC4-6006FA76E975", 1, (("Name", "WALinuxAgent"),))
+
+
+def test_telemetry_is_one_request_for_one_provider(machine: Machine) -> None:
+    other = TelemetryEvent("FFF0196F-EE4C-4EAF-9AA5-776F622DEB4F", 7, ())
+    assert machine.platform.telemetry.send([EVENT, EVENT, other]) == TelemetryReceipt(2)
+    method, url, headers, body = machine.world.requests[-1]
+    assert (method, url) == ("POST", "http://10.9.8.7:80/machine?comp=telemetrydata")
+    assert headers["Content-Type"] == "text/xml;charset=utf-8"
+    assert (body or b"").count(b"<Event ") == 2
+
+
+def test_nothing_is_sent_when_nothing_fits(machine: Machine) -> None:
+    machine.platform.update_goal_state()
+    before = len(machine.world.requests)
+    huge = TelemetryEvent(EVENT.provider, 1, (("Message", "x" * 70_000),))
+    assert machine.platform.telemetry.send([huge]) == TelemetryReceipt(1, 1)
+    assert len(machine.world.requests) == before
+
+
+def test_requests_without_an_answer_are_counted_by_peer(machine: Machine) -> None:
+    machine.platform.update_goal_state()
+    machine.platform.telemetry.take_http_errors()
+    machine.world.answer_next("telemetrydata", unreachable(), unreachable(), unreachable())
+    with pytest.raises(HttpError):
+        machine.platform.telemetry.send([EVENT])
+    assert machine.platform.telemetry.take_http_errors()["protocol"] >= 1
+    assert machine.platform.telemetry.take_http_errors() == {"hostplugin": 0, "protocol": 0, "other": 0}
 
 
 class TestImds:
