@@ -12,13 +12,23 @@ import threading
 import time
 from collections.abc import Callable
 
-from waagent import AgentError, ExtensionsGoalState, GoalStateReport, Handler, HandlerReport, NoAnswer, Veto
+from waagent import (
+    AgentError,
+    ExtensionReport,
+    ExtensionsGoalState,
+    GoalStateReport,
+    Handler,
+    HandlerReport,
+    NoAnswer,
+    Veto,
+)
 from waagent_extensions import cleanup, codes, commands, facts, order, records, statusfile, validity
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.environment import make_directories, write_handler_environment
 from waagent_extensions.fetch import Catalogue, DownloadFailed
 from waagent_extensions.handlerlog import handler_log
 from waagent_extensions.layout import HandlerDir
+from waagent_extensions.moments import utc
 from waagent_extensions.order import Outcome, Run, Skip, Unit
 from waagent_extensions.records import HandlerStatus
 from waagent_extensions.site import Site
@@ -26,6 +36,7 @@ from waagent_extensions.work import Work, record_failure
 
 RETRY_AFTER = (5.0, 30.0, 120.0)
 """Seconds before each further try of a failed download within one goal state."""
+_RETRY = Outcome(order.RETRY)
 _OPERATIONS = {"enabled": "enable", "disabled": "disable", "uninstall": "uninstall"}
 
 
@@ -39,7 +50,7 @@ class Engine:
 
     def __init__(self, site: Site, clock: Callable[[], float] = time.monotonic) -> None:
         self.site = site
-        self.reader = statusfile.StatusReader(clock)
+        self.reader = statusfile.StatusReader(clock, site.status_problem)
         self._clock = clock
         self._lock = threading.Lock()
         self._next: ExtensionsGoalState | None = None
@@ -55,8 +66,22 @@ class Engine:
             if goal_state.id == current:
                 return
             self._next = goal_state
+            self._tell_superseded(current, goal_state.id)
         self.site.wake.set()
         self.site.agent.lane("extensions").submit_once("goal state", self.work, name="extensions goal state")
+
+    def _tell_superseded(self, current: str, newer: str) -> None:
+        view = self.site.view
+        if not current or not view.busy:
+            return
+        running = view.running
+        rest = (
+            f"{running.order.operation} of {view.running_unit}, which runs since {utc(running.started)}, is "
+            "let finish, because a command cannot be taken back half-way"
+            if running is not None
+            else "no command runs"
+        )
+        self.site.log.info(f"{newer} takes the place of {current}: {rest}; what has not begun is planned anew")
 
     def stop(self) -> None:
         """Leave at once; commands run on."""
@@ -184,8 +209,7 @@ class Engine:
         return False
 
     def _conclude(self, goal_state: ExtensionsGoalState, status: str, code: int, message: str) -> None:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self.site.show(aggregate=GoalStateReport(goal_state.sequence, status, code, message, stamp))
+        self.site.show(aggregate=GoalStateReport(goal_state.sequence, status, code, message, utc()))
 
     def _finish_strangers(self, goal_state: ExtensionsGoalState) -> None:
         """Wait for commands of an earlier process that belong to another goal state, and record what they achieved."""
@@ -259,7 +283,7 @@ class Engine:
         site.show(outcomes=dict(outcomes))
         if len(outcomes) < len(units):
             site.agent.hooks.before_extensions(site.agent)
-        deadline = self._clock() + order.DEPENDENCY_DEADLINE
+        deadline = site.ledger.began + order.DEPENDENCY_DEADLINE
         by_name = {unit.full_name: unit for unit in units}
         look_after = order.FIRST_LOOK
         while not site.leave() and not self.superseded:
@@ -278,7 +302,7 @@ class Engine:
                 look_after = order.FIRST_LOOK
                 outcome = self._run_unit(goal_state, move.unit, catalogue, tries)
                 if outcome is None:
-                    return False
+                    break
                 outcomes[move.unit.full_name] = outcome
                 site.ledger.outcome(move.unit.full_name, outcome)
             elif isinstance(move, Skip):
@@ -294,6 +318,10 @@ class Engine:
                 site.wake.wait(max(move.until - self._clock(), 0.0))
                 look_after = min(look_after * 2, order.STATUS_PERIOD)
             site.show(outcomes=dict(outcomes))
+        newer = self._next
+        if newer is not None and not site.leave():
+            left = [unit.full_name for unit in units if outcomes.get(unit.full_name, _RETRY).kind == order.RETRY]
+            site.log.info(f"{goal_state.id} ends here, because {newer.id} is newer; planned anew: {', '.join(left)}")
         return False
 
     def _is_invalid(self, handler: Handler) -> bool:
@@ -308,17 +336,34 @@ class Engine:
         site.agent.events.add(
             "InvalidExtensionConfig", name=handler.name, success=False, message=message, version=handler.version
         )
-        report = HandlerReport(
-            handler.name, handler.version, records.NOT_READY, codes.UNKNOWN, message, handler.multi_config
+        # The extension is what the platform looks at first: each gets the error under its own number.
+        extensions: list[ExtensionReport | None] = [
+            ExtensionReport(
+                settings.name, settings.sequence_number, "error", codes.UNKNOWN, message, operation="Enable"
+            )
+            for settings in handler.extensions
+        ]
+        reports = tuple(
+            HandlerReport(
+                handler.name,
+                handler.version,
+                records.NOT_READY,
+                codes.UNKNOWN,
+                message,
+                handler.multi_config,
+                extension,
+            )
+            for extension in extensions or [None]
         )
-        site.show(unknown={**site.view.unknown, handler.name: report})
+        site.show(unknown={**site.view.unknown, handler.name: reports})
         return True
 
     def _run_unit(
         self, goal_state: ExtensionsGoalState, unit: Unit, catalogue: Catalogue, tries: dict[str, int]
     ) -> Outcome | None:
-        """Return how the unit ended; ``None`` when the agent stops."""
+        """Return how the unit ended; ``None`` when it was left: the agent stops, or a newer goal state waits."""
         site = self.site
+        began = time.time()
         requested = site.layout.handler(unit.handler.name, unit.handler.version)
         log = handler_log(site.log, requested, unit.extension)
         log.info(f"Expected handler state: {unit.handler.state}")
@@ -327,13 +372,13 @@ class Engine:
             log.info(f"Requested extension state: {unit.wanted}")
         veto = self._veto(unit)
         if veto is not None:
-            return self._block(unit, veto)
+            return self._block(unit, veto, began)
         failure: HandlerError | None
         handler = requested
         try:
             version, manifest = catalogue.choose(unit, log)
             site.show(versions={**site.view.versions, unit.handler.name: version})
-            work = Work(site, unit, version, manifest)
+            work = Work(site, unit, version, manifest, superseded=lambda: self.superseded)
             handler, log = work.handler, work.log()
             work.run()
             if work.left:
@@ -355,7 +400,7 @@ class Engine:
                 pause = RETRY_AFTER[done]
                 log.info(f"Trying again in {pause:.0f} s ({done + 1} of {len(RETRY_AFTER)})")
                 return Outcome(order.RETRY, str(failure), self._clock() + pause)
-        return Outcome(order.FAILED, str(failure))
+        return Outcome(order.FAILED, str(failure), code=failure.code, operation=failure.operation, began=began)
 
     def _veto(self, unit: Unit) -> Veto | None:
         site = self.site
@@ -371,7 +416,7 @@ class Engine:
         except NoAnswer as problem:
             return Veto(f"Extension will not be processed: {problem}")
 
-    def _block(self, unit: Unit, veto: Veto) -> Outcome:
+    def _block(self, unit: Unit, veto: Veto, began: float) -> Outcome:
         """Report a refused unit so that the platform fails fast (extensions §15.2, §17)."""
         site = self.site
         installed = facts.installed_version(site.layout, unit.handler.name)
@@ -400,7 +445,7 @@ class Engine:
                 )
         except OSError as problem:
             site.log.error(f"The refusal of {unit.full_name} cannot be recorded: {problem}")
-        return Outcome(order.BLOCKED, veto.reason)
+        return Outcome(order.BLOCKED, veto.reason, code=code, operation="ExtensionPolicy", began=began)
 
     def _skip(self, goal_state: ExtensionsGoalState, unit: Unit, reason: str) -> Outcome:
         """Report a unit that is left out because of what it depends on (extensions §11.5)."""
@@ -410,6 +455,7 @@ class Engine:
         handler = site.layout.handler(unit.handler.name, version)
         if unit.handler.name not in site.view.versions:
             site.show(versions={**site.view.versions, unit.handler.name: version})
+        began = time.time()
         text = f"Skipping processing of extensions since execution of dependent extension failed: {reason}"
         problem = HandlerError(text, codes.UNKNOWN, "ExtensionProcessing")
         log = handler_log(site.log, handler, unit.extension)
@@ -430,7 +476,7 @@ class Engine:
                 )
         except (OSError, AgentError) as refused:
             site.log.error(f"That {unit.full_name} is skipped cannot be recorded: {refused}")
-        return Outcome(order.SKIPPED, reason)
+        return Outcome(order.SKIPPED, reason, code=codes.UNKNOWN, operation=problem.operation, began=began)
 
     def _status_word(self, unit: Unit) -> str | None:
         if unit.sequence is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from typing import Any
 
 import attrs
@@ -53,6 +54,8 @@ class Ledger:
         self._units: dict[str, Progress] = {}
         self.goal_state: str = ""
         self.pass_id: str = ""
+        self.began = 0.0
+        """When the pass began, monotonic seconds: time limits of a goal state hold across agent processes."""
         self.open = False
         """Whether the pass on record is not through yet."""
         self._load()
@@ -64,9 +67,10 @@ class Ledger:
         self._units = {}
         self.goal_state = goal_state
         self.pass_id = f"{goal_state}.{os.urandom(4).hex()}"
+        self.began = time.monotonic()
         self.open = True
         ensure_dir(os.path.dirname(self._path), 0o755)
-        head = {"pass": self.pass_id, "goal_state": goal_state, "boot": self._boot_id}
+        head = {"pass": self.pass_id, "goal_state": goal_state, "boot": self._boot_id, "began": self.began}
         write_atomic(self._path, json.dumps(head) + "\n", 0o600, durable=False)
         return False
 
@@ -101,7 +105,8 @@ class Ledger:
         if outcome.kind == RETRY:
             self.unit(unit).outcome = None
             return
-        self._note({"unit": unit, "outcome": outcome.kind, "reason": outcome.reason})
+        entry = {"unit": unit, "outcome": outcome.kind, "reason": outcome.reason, "code": outcome.code}
+        self._note({**entry, "operation": outcome.operation, "began": outcome.began})
 
     def _note(self, entry: dict[str, Any]) -> None:
         self._apply(entry)
@@ -129,7 +134,13 @@ class Ledger:
         elif "from" in entry:
             progress.updating_from = str(entry["from"])
         elif "outcome" in entry:
-            progress.outcome = Outcome(str(entry["outcome"]), str(entry["reason"]))
+            progress.outcome = Outcome(
+                str(entry["outcome"]),
+                str(entry["reason"]),
+                code=int(entry["code"]),
+                operation=str(entry["operation"]),
+                began=float(entry["began"]),
+            )
 
     def _load(self) -> None:
         try:
@@ -146,6 +157,7 @@ class Ledger:
                     if entry.get("boot") != self._boot_id:
                         return
                     self.pass_id, self.goal_state = str(entry["pass"]), str(entry["goal_state"])
+                    self.began = float(entry.get("began", time.monotonic()))
                     self.open = True
                 elif "ended" in entry:
                     self.open = False

@@ -18,6 +18,8 @@ STATUS_PERIOD = 5.0
 FIRST_LOOK = 0.25
 """Seconds until the first look; they double until they reach :data:`STATUS_PERIOD`."""
 
+_CHAIN = " was skipped, as "
+
 DONE, FAILED, RETRY, SKIPPED, BLOCKED = "done", "failed", "retry", "skipped", "blocked"
 
 
@@ -104,11 +106,17 @@ class Outcome:
         kind: ``done``, ``failed``, ``retry``, ``skipped`` (something it depends on failed) or ``blocked`` (a veto).
         reason: for people.
         retry_at: monotonic seconds, for ``retry``.
+        code: what is reported of a failure (extensions §13.2).
+        operation: the word for it in reports: ``Enable``, ``Download`` …
+        began: when the unit's turn came, seconds since the epoch: an older status file is not about this failure.
     """
 
     kind: str
     reason: str = ""
     retry_at: float = 0.0
+    code: int = -1
+    operation: str = ""
+    began: float = 0.0
 
 
 @attrs.frozen
@@ -186,6 +194,9 @@ def _verdict(outcome: Outcome | None, name: str, status: Callable[[str], str | N
     """Return "" when *name* succeeded, ``None`` while that is open, else why dependants are skipped."""
     if outcome is None or outcome.kind == RETRY:
         return None
+    if outcome.kind == SKIPPED:
+        # However long the chain is: the one before, and what failed first.
+        return f"Dependent Extension {name}{_CHAIN}{outcome.reason.rpartition(_CHAIN)[2]}"
     if outcome.kind != DONE:
         return f"Dependent Extension {name} failed or was not processed: {outcome.reason}"
     word = status(name)

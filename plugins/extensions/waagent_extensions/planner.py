@@ -150,6 +150,18 @@ EXTENSION_ROWS = {
 _UPDATE_FAILED = 1008
 
 
+def may_stop_before(action: Action, facts: Facts) -> bool:
+    """Return whether a newer goal state may take over before *action*: no command and no download begins any more.
+
+    From its update command until its installation an update is one operation: the handler's files of both versions
+    are in between.
+    """
+    if action.kind not in ("command", "fetch"):
+        return False
+    updating = any(operation == "update" for operation, _, _ in facts.ran)
+    return not updating or "mark-installed" in facts.done
+
+
 class NoRow(LookupError):
     """The goal state wants something that no table knows."""
 

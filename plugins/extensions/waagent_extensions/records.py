@@ -103,6 +103,12 @@ def write_status(handler: HandlerDir, status: HandlerStatus) -> None:
     write_atomic(handler.status_record, json.dumps(document), 0o644)
 
 
+def read_last_sequence(handler: HandlerDir) -> int | None:
+    """Return the number that the handler noted in ``mrseq``, or ``None``."""
+    text = (_text(handler.last_sequence) or "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
 def read_extension_state(handler: HandlerDir, extension: str) -> str | None:
     """Return ``enabled``, ``disabled`` or ``None`` for one extension of a multi-config handler."""
     state = (_text(handler.extension_state_file(extension)) or "").strip()

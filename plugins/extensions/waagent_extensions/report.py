@@ -11,15 +11,20 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
+
 from waagent import ExtensionReport, ExtensionsGoalState, Handler, HandlerReport, StatusReport
 from waagent_extensions import codes, facts, heartbeat, order, records, settings, statusfile
 from waagent_extensions.layout import HandlerDir
+from waagent_extensions.moments import utc
 from waagent_extensions.order import Outcome, Unit
 from waagent_extensions.records import HandlerStatus
 from waagent_extensions.site import Site, View
 
 FEATURES = ("MultipleExtensionsPerHandler",)
 _SETTLED_BADLY = (order.FAILED, order.SKIPPED, order.BLOCKED)
+_SETTLING = 300.0
+"""Seconds after the machine's start until an older status is remarked on: the extension may be about to replace it."""
 _INSTALLING = ("install", "update", "uninstall", "disable")
 
 
@@ -37,6 +42,7 @@ class Reporter:
         self._records: dict[str, tuple[tuple[int, int, int], HandlerStatus | None]] = {}
         self._heartbeats: dict[str, tuple[tuple[int, int, int], bool]] = {}
         self._unreported: set[tuple[str, str]] = set()
+        self._booted = _booted()
 
     def build(self) -> StatusReport:
         """Return the plugin's part of the status."""
@@ -63,7 +69,7 @@ class Reporter:
         for handler in goal_state.handlers:
             try:
                 if handler.name in view.unknown:
-                    yield view.unknown[handler.name]
+                    yield from view.unknown[handler.name]
                 else:
                     yield from self._handler(view, handler)
             except Exception as problem:  # the others are reported all the same
@@ -76,10 +82,13 @@ class Reporter:
         place = self._place(view, handler)
         recorded = self._record(place)
         busy = _busy(view, units)
+        outcomes = [view.outcomes.get(unit.full_name) for unit in units]
+        if recorded is None:
+            # A disk that took no record of a failure does not hide it from the platform.
+            recorded = _unrecorded(place, outcomes)
         if recorded is None and not (busy and handler.state == order.ENABLED):
             self._say_unreported(view, handler, units)
             return
-        outcomes = [view.outcomes.get(unit.full_name) for unit in units]
         status = self._handler_status(view, place, recorded, busy, outcomes)
         items = [self._extension(view, unit, place, status) for unit in units if unit.sequence is not None]
         reported = [item for item in items if item is not None]
@@ -109,7 +118,8 @@ class Reporter:
             again = [f"{outcome.reason}; it is tried again" for outcome in outcomes if outcome is not None]
             text = busy or (again or ["Waiting to be processed"])[0]
             return HandlerStatus(place.name, place.version, records.NOT_READY, 0, text)
-        if recorded.status == records.NOT_READY and recorded.code == 0 and busy:
+        if recorded.code == 0 and busy:
+            # What runs is more telling than a heartbeat; the next report has that again.
             return HandlerStatus(place.name, place.version, recorded.status, 0, f"{recorded.message}. {busy}")
         return self._with_heartbeat(place, recorded, any(o is not None and o.kind == order.BLOCKED for o in outcomes))
 
@@ -165,19 +175,27 @@ class Reporter:
             if written and outcome is None:
                 return said
             return _transitioning(name, sequence, unit.full_name, _why(view, unit, outcome))
-        if outcome.kind in _SETTLED_BADLY:
-            # The platform looks at the extension first: a failure without an item of its own sequence number could
-            # be taken for the previous operation's result (extensions §13.3 N).
-            installed = records.is_installed(records.read_state(place))
-            if written and installed and said.status in statusfile.TERMINAL:
-                return said
-            if written and said.status == "error":
-                return said
-            code = status.code or codes.UNKNOWN
-            return ExtensionReport(
-                name, sequence, "error", code, status.message if status.code else outcome.reason, operation="Enable"
-            )
-        return said
+        if outcome.kind not in _SETTLED_BADLY:
+            return self._with_age(said, place.status_file(unit.extension, sequence))
+        # The platform looks at the extension first: a failure without an item of its own sequence number could be
+        # taken for the previous operation's result (extensions §13.3 N). The extension's own words count when it wrote
+        # them this time and they tell of an error.
+        if said.status == "error" and _is_since(place.status_file(unit.extension, sequence), outcome.began):
+            return said
+        operation = outcome.operation or "Enable"
+        return ExtensionReport(
+            name, sequence, "error", outcome.code or codes.UNKNOWN, outcome.reason, operation=operation
+        )
+
+    def _with_age(self, said: ExtensionReport, path: str) -> ExtensionReport:
+        """Say so when an extension is transitioning since before the machine started: nobody may be at work on it."""
+        if said.status != "transitioning" or self._booted is None or time.time() - self._booted < _SETTLING:
+            return said
+        stamp = _stamp(path)
+        if stamp is None or stamp[0] / 1e9 > self._booted:
+            return said
+        note = f"this status is from {utc(stamp[0] / 1e9)}, before the machine started at {utc(self._booted)}"
+        return attrs.evolve(said, message=f"{said.message or ''} [{note}]".strip())
 
     def _from_disk(self) -> Iterator[HandlerReport]:
         """Report what is there, as the goal state cannot be understood (extensions §11.3)."""
@@ -229,18 +247,38 @@ def _transitioning(name: str, sequence: int, full_name: str, why: str) -> Extens
     return statusfile.missing(name, sequence, full_name, why)
 
 
+def _unrecorded(place: HandlerDir, outcomes: list[Outcome | None]) -> HandlerStatus | None:
+    for outcome in outcomes:
+        if outcome is not None and outcome.kind in _SETTLED_BADLY:
+            return HandlerStatus(place.name, place.version, records.NOT_READY, outcome.code, outcome.reason)
+    return None
+
+
+def _is_since(path: str, moment: float) -> bool:
+    """Return whether a file was written after *moment*; the kernel's clock for files may be a tick late."""
+    stamp = _stamp(path)
+    return stamp is not None and stamp[0] / 1e9 > moment - 0.1
+
+
+def _booted() -> float | None:
+    try:
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (AttributeError, OSError):
+        return None
+
+
 def _busy(view: View, units: tuple[Unit, ...]) -> str:
     """Return what goes on for one of *units*, for people; "" when nothing does."""
     names = {unit.full_name for unit in units}
     running = view.running
     if running is not None and view.running_unit in names:
         until = running.started + running.order.timeout
-        text = f"Running {running.order.operation} since {_clock(running.started)}, at most until {_clock(until)}"
+        text = f"Running {running.order.operation} since {utc(running.started)}, at most until {utc(until)}"
         last = running.last_line
         return f"{text}; last output: {last}" if last else text
     activity = view.activity
     if activity is not None and activity.unit in names:
-        return f"{activity.words[:1].upper()}{activity.words[1:]} since {_clock(activity.since)}"
+        return f"{activity.words[:1].upper()}{activity.words[1:]} since {utc(activity.since)}"
     return ""
 
 
@@ -261,10 +299,6 @@ def _why(view: View, unit: Unit, outcome: Outcome | None) -> str:
         return f"{outcome.reason}; it is tried again"
     busy = _busy(view, (unit,))
     return busy or view.waiting.get(unit.full_name) or "it waits to be processed"
-
-
-def _clock(moment: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:
@@ -288,14 +322,14 @@ def _details(view: View, goal_state: ExtensionsGoalState) -> dict[str, Any]:
             "extension": view.running_unit or running.order.handler,
             "version": running.order.version,
             "operation": running.order.operation,
-            "since": _clock(running.started),
-            "deadline": _clock(running.started + running.order.timeout),
+            "since": utc(running.started),
+            "deadline": utc(running.started + running.order.timeout),
         }
     elif view.activity is not None:
         details["activity"] = {
             "extension": view.activity.unit,
             "doing": view.activity.words,
-            "since": _clock(view.activity.since),
+            "since": utc(view.activity.since),
         }
     if view.waiting:
         details["waiting"] = dict(view.waiting)

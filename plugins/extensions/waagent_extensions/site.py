@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import threading
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from waagent import ExtensionsGoalState, GoalStateReport, HandlerReport, Log
+from waagent import ExtensionsGoalState, GoalStateReport, HandlerReport, Log, ProtocolError
 from waagent_extensions.commands import Runner, Running
 from waagent_extensions.layout import HandlerDir, Layout
 from waagent_extensions.ledger import Ledger
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
     from waagent import Agent
 
 WIRE_ADDRESS = "168.63.129.16"
+STATUS_EVERY, STATUS_FORM_EVERY = 1800.0, 86400.0
+"""Seconds between two lines with the same text about a status file (extensions §8)."""
 _STATE = "extensions"
+_WARNING = 2
+_TEXT = 2500
 
 
 @attrs.frozen
@@ -48,7 +53,7 @@ class View:
         versions: chosen version by handler name.
         outcomes: by full name of the unit.
         aggregate: how the last goal state ended.
-        unknown: handlers that cannot be recorded on disk, as they are reported.
+        unknown: handlers that cannot be recorded on disk, by name, as they are reported.
         waiting: by full name, what a unit waits for.
         from_disk: the goal state cannot be understood: report what is on disk (extensions §11.3).
     """
@@ -58,7 +63,7 @@ class View:
     versions: Mapping[str, str] = attrs.field(factory=dict)
     outcomes: Mapping[str, Outcome] = attrs.field(factory=dict)
     aggregate: GoalStateReport | None = None
-    unknown: Mapping[str, HandlerReport] = attrs.field(factory=dict)
+    unknown: Mapping[str, tuple[HandlerReport, ...]] = attrs.field(factory=dict)
     waiting: Mapping[str, str] = attrs.field(factory=dict)
     running: Running | None = None
     running_unit: str = ""
@@ -86,6 +91,8 @@ class Site:
         """A package was unpacked since the disk was last told to write everything down."""
         self._lock = threading.Lock()
         self._view = View()
+        self._status_events: dict[str, float] = {}
+        self._certificates_asked = ""
 
     @property
     def log(self) -> Log:
@@ -143,6 +150,42 @@ class Site:
             duration_ms=duration,
             logged=logged,
         )
+
+    def status_problem(self, handler: HandlerDir, full_name: str, text: str, of_form: bool) -> None:
+        """Say that a status file is not as it should be: each text at most every half an hour, or once a day.
+
+        Args:
+            handler: whose.
+            full_name: of the extension.
+            text: what is wrong.
+            of_form: its form or its size is: that is said once a day.
+        """
+        mark = binascii.crc32(text.encode("utf-8", "replace"))
+        period = STATUS_FORM_EVERY if of_form else STATUS_EVERY
+        self.log.periodic(period, f"status of {full_name} {mark}", _WARNING, f"[{full_name}] {text[:_TEXT]}")
+        now = time.monotonic()
+        if now - self._status_events.get(full_name, -STATUS_EVERY) < STATUS_EVERY:
+            return
+        if len(self._status_events) > 1000:
+            self._status_events.clear()
+        self._status_events[full_name] = now
+        self.event("StatusProcessing", handler, text[:_TEXT], name=full_name, success=False, logged=True)
+
+    def certificates_again(self, pass_id: str) -> bool:
+        """Have the platform send its certificates again, once in a goal state; return whether it was asked.
+
+        Args:
+            pass_id: of the pass over the goal state.
+        """
+        platform = self.agent.platform
+        if platform is None or self._certificates_asked == pass_id:
+            return False
+        self._certificates_asked = pass_id
+        try:
+            platform.update_goal_state(force=True)
+        except ProtocolError as problem:
+            self.log.warning(f"The certificates cannot be fetched again: {problem}")
+        return True
 
     def failed_disables(self, handler: str) -> int:
         """Return in how many goal states in a row disabling *handler* failed."""

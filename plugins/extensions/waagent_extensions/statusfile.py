@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import attrs
 from waagent import ExtensionReport, StateError, Substatus, ensure_dir, read_limited, write_atomic
 from waagent_extensions import codes
 from waagent_extensions.layout import HandlerDir
+from waagent_extensions.moments import utc
 
 VALUES = ("transitioning", "warning", "error", "success")
 TERMINAL = ("success", "error")
@@ -42,10 +42,17 @@ class StatusReader:
 
     A file that cannot be parsed is read again a few times, two seconds apart, before it counts as bad: handlers may
     write it in place. The pause is kept by the clock, never by sleeping; meanwhile the extension is transitioning.
+
+    Args:
+        clock: monotonic seconds.
+        note: told of a file that is not as it should be: handler, full name, text, whether its form or size is wrong.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], note: Callable[[HandlerDir, str, str, bool], None] | None = None
+    ) -> None:
         self._clock = clock
+        self._note = note
         self._seen: dict[str, _Seen] = {}
 
     def read(self, handler: HandlerDir, extension: str | None, sequence: int | str, full_name: str) -> ExtensionReport:
@@ -70,11 +77,14 @@ class StatusReader:
             return seen.report
         if len(self._seen) > 2000:
             self._seen.clear()
-        return self._fresh(path, stamp, seen, name, sequence, full_name)
+        report, problem = self._fresh(path, stamp, seen, name, sequence, full_name)
+        if problem and self._note is not None:
+            self._note(handler, full_name, problem, report.code != codes.UNKNOWN)
+        return report
 
     def _fresh(
         self, path: str, stamp: tuple[int, int, int], seen: _Seen | None, name: str, sequence: int | str, full_name: str
-    ) -> ExtensionReport:
+    ) -> tuple[ExtensionReport, str]:
         tries = seen.tries if seen is not None and seen.stamp == stamp else 0
         problem: ExtensionReport
         try:
@@ -102,14 +112,20 @@ class StatusReader:
                 )
             else:
                 self._seen[path] = _Seen(stamp, report)
-                return report
+                return report, _too_large(text, full_name)
         tries += 1
         if tries >= _TRIES:
             self._seen[path] = _Seen(stamp, problem)
-            return problem
+            return problem, problem.message or ""
         waiting = missing(name, sequence, full_name, "its status file could not be read yet")
         self._seen[path] = _Seen(stamp, waiting, tries, self._clock() + _PAUSE)
-        return waiting
+        return waiting, ""
+
+
+def _too_large(text: str, full_name: str) -> str:
+    if len(text) <= LIMIT:
+        return ""
+    return f"The status file of {full_name} holds {len(text)} characters, more than {LIMIT}: it is cut"
 
 
 def missing(
@@ -252,9 +268,5 @@ def write_placeholder(
         "code": code,
         "formattedMessage": {"lang": "en-US", "message": message},
     }
-    document = [{"version": 1.0, "timestampUTC": _now(), "status": body}]
+    document = [{"version": 1.0, "timestampUTC": utc(), "status": body}]
     write_atomic(path, json.dumps(document), 0o600)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

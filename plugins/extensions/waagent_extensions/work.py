@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from waagent import AgentError, Log, Manifest, Plan, Step
+from waagent import AgentError, ExtensionSettings, Log, Manifest, Plan, Step
 from waagent_extensions import codes, facts, fetch, handlermanifest, planner, records, settings, statusfile
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.execute import Executor, Left
@@ -43,15 +43,24 @@ class Work:
         unit: what is wanted.
         version: the chosen version.
         manifest: the version manifest; ``None`` when no package is needed.
+        superseded: whether a newer goal state waits: then no other command begins.
 
     Attributes:
         failure: why the unit ended early; ``None`` when it did not.
-        left: the agent stops; a command may run on.
+        left: the agent stops, and a command may run on; or a newer goal state waits.
     """
 
-    def __init__(self, site: Site, unit: Unit, version: str, manifest: Manifest | None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        unit: Unit,
+        version: str,
+        manifest: Manifest | None,
+        superseded: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.failure: HandlerError | None = None
         self.left = False
+        self._superseded = superseded
         self._site = site
         self._unit = unit
         self._manifest = manifest
@@ -76,7 +85,7 @@ class Work:
     def run(self) -> None:
         """Do what is missing; how it ended is in :attr:`failure` and :attr:`left`."""
         self.log().info(f"Current handler state is: {records.read_state(self._handler)}")
-        result = self._site.agent.executor.run(self.plan(), stop=self._site.agent.stopping)
+        result = self._site.agent.executor.run(self.plan(), stop=self._site.agent.stopping, quiet=True)
         if result.stopped:
             self.left = True
         if not result.ok and self.failure is None and not self.left:
@@ -105,16 +114,21 @@ class Work:
         except planner.NoRow as problem:
             self.failure = HandlerError(str(problem))
             return []
+        if actions and self._superseded() and planner.may_stop_before(actions[0], unit):
+            self.log().info(f"Not begun, as there is a newer goal state: {self._summary(actions[0])}")
+            self.left = True
+            return []
         return [self._step(action, unit) for action in actions]
 
-    def _step(self, action: Action, unit: Facts) -> Step:
+    def _summary(self, action: Action) -> str:
         if action.kind == "command":
-            summary = f"run {action.operation} of {self._handler.name} {action.version}"
-        else:
-            summary = _SUMMARIES[action.kind].format(name=self._handler.name, version=action.version)
+            return f"run {action.operation} of {self._handler.name} {action.version}"
+        return _SUMMARIES[action.kind].format(name=self._handler.name, version=action.version)
+
+    def _step(self, action: Action, unit: Facts) -> Step:
         return Step(
             action.name,
-            summary,
+            self._summary(action),
             run=lambda: self._do(action, unit),
             gives={"unit": planner.after(unit, action)},
         )
@@ -132,6 +146,9 @@ class Work:
             self._failed(action, problem)
         except (AgentError, OSError) as problem:
             self._failed(action, HandlerError(f"{action.kind} failed: {problem}"))
+        except Exception as problem:  # a fault of ours costs this handler this goal state, and nobody else anything
+            text = f"{action.kind} failed: {type(problem).__name__}: {problem}"
+            self._failed(action, HandlerError(text))
 
     def _failed(self, action: Action, problem: HandlerError) -> None:
         if self._site.leave() and isinstance(problem, fetch.DownloadFailed):
@@ -161,12 +178,42 @@ class Work:
         log = self.log()
         path = settings.write(self._handler, self._unit.settings, self._unit.handler.multi_config)
         log.info(f"Update settings file: {os.path.basename(path)}")
-        wanted = self._unit.settings
-        if wanted is not None and wanted.protected and wanted.thumbprint:
-            for suffix in ("crt", "prv"):
-                certificate = os.path.join(self._site.layout.lib_dir, f"{wanted.thumbprint.upper()}.{suffix}")
-                if not os.path.exists(certificate):
-                    log.warning(f"The settings are protected for a certificate that is not there: {certificate}")
+        if not self._unit.enables or self._unit.settings is None:
+            return
+        self._require_certificate(self._unit.settings, log)
+        last = records.read_last_sequence(self._handler)
+        if last is not None and self._unit.extension is None and last > self._unit.settings.sequence_number:
+            log.warning(
+                f"The handler says in mrseq that it executed number {last}; the goal state's number is lower "
+                f"({self._unit.settings.sequence_number}), and many handlers do nothing then. After a restored disk "
+                "or a captured image that is to be expected: change the settings once more"
+            )
+
+    def _require_certificate(self, wanted: ExtensionSettings, log: Log) -> None:
+        """See to it that the handler can open its protected settings, before anything is taken down for an update.
+
+        Raises:
+            HandlerError: it cannot.
+        """
+        if not wanted.protected or not wanted.thumbprint:
+            return
+        stem = os.path.join(self._site.layout.lib_dir, wanted.thumbprint.upper())
+
+        def missing() -> list[str]:
+            return [path for path in (f"{stem}.crt", f"{stem}.prv") if not os.path.exists(path)]
+
+        if not missing():
+            return
+        log.warning(f"The protected settings need what is not there, asking for it again: {', '.join(missing())}")
+        self._site.doing(self._unit.full_name, "asking for the certificates again")
+        self._site.certificates_again(self._site.ledger.pass_id)
+        if missing():
+            raise HandlerError(
+                f"The protected settings cannot be opened: {' and '.join(missing())} missing. The platform was asked "
+                f"for the certificate {wanted.thumbprint.upper()} again and did not send it with its key",
+                codes.ENABLE_FAILED,
+                "Enable",
+            )
 
     def _mark_old_disabled(self, action: Action, unit: Facts) -> None:
         self._disabled(self._site.layout.handler(self._handler.name, action.version), unit.other)
@@ -255,7 +302,9 @@ def record_failure(site: Site, unit: Unit, handler: HandlerDir, problem: Handler
     log.error(f"Event: name={unit.full_name}, op={problem.operation}, message={problem}, duration=0")
     site.event(problem.operation, handler, str(problem), name=unit.full_name, success=False, logged=True)
     try:
-        if not (unit.extension and problem.operation == "Enable"):
+        # Of several extensions one that cannot be enabled says nothing about their handler, once that is installed.
+        installed = records.is_installed(records.read_state(handler))
+        if not (unit.extension and problem.operation == "Enable" and installed):
             if not os.path.exists(handler.state_file):
                 records.write_state(handler, records.NOT_INSTALLED)
             records.write_status(

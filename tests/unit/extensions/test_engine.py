@@ -867,15 +867,46 @@ def test_a_newer_goal_state_takes_the_place_of_what_has_not_begun(bench: Bench, 
     thread = start(bench)
     until(lambda: bench.trace(), "install runs")
     bench.engine.offer(bench.goal(wanted("A", "1.0"), wanted("C", "3.0")))
+    assert "incarnation_2 takes the place of incarnation_1: install of A, which runs since " in bench.log()
     (tmp_path / "go").touch()
     thread.join(20)
-    assert [line.split("|")[0] for line in bench.trace()] == [
-        "install 1.0",
-        "enable 1.0",
-        "enable 1.0",
-        "install 3.0",
-        "enable 3.0",
-    ]
+    # The install runs to its end; that A is enabled is the newer goal state's affair, and B is in it no more.
+    assert [line.split("|")[0] for line in bench.trace()] == ["install 1.0", "enable 1.0", "install 3.0", "enable 3.0"]
+    log = bench.log()
+    assert "Not begun, as there is a newer goal state: run enable of A 1.0" in log
+    assert "incarnation_1 ends here, because incarnation_2 is newer; planned anew: A, B" in log
+
+
+def test_a_newer_goal_state_does_not_tear_an_update_in_two(bench: Bench, tmp_path: Path) -> None:
+    bench.publish("A", "1.0")
+    settle(bench, wanted("A", "1.0"))
+    bench.publish("A", "2.0", {"update": waiting_command(tmp_path, ":")})
+    bench.engine.offer(bench.goal(wanted("A", "2.0", sequence=1)))
+    thread = start(bench)
+    until(lambda: bench.trace()[-1].startswith("update"), "update runs")
+    bench.engine.offer(bench.goal(wanted("A", "2.0", sequence=2)))
+    (tmp_path / "go").touch()
+    thread.join(20)
+    ran = [line.split("|")[0] for line in bench.trace()][2:]
+    assert ran == ["disable 1.0", "update 2.0", "uninstall 1.0", "install 2.0", "enable 2.0"]
+    assert bench.variables("enable 2.0")["ConfigSequenceNumber"] == "2"
+
+
+def test_a_newer_goal_state_that_keeps_the_old_version_stops_an_update_before_its_update_command(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.publish("A", "1.0", {"disable": waiting_command(tmp_path, ":")})
+    settle(bench, wanted("A", "1.0"))
+    bench.publish("A", "2.0")
+    bench.engine.offer(bench.goal(wanted("A", "2.0", sequence=1)))
+    thread = start(bench)
+    until(lambda: bench.trace()[-1].startswith("disable"), "disable runs")
+    bench.engine.offer(bench.goal(wanted("A", "1.0", sequence=2)))
+    (tmp_path / "go").touch()
+    thread.join(20)
+    assert [line.split("|")[0] for line in bench.trace()][2:] == ["disable 1.0", "enable 1.0"]
+    assert bench.status() == {"A": ("Ready", 0, "success", 0)}
+    assert bench.state("A", "2.0") is None
 
 
 def test_an_unchanged_failure_of_the_goal_state_before_is_not_reported_for_the_new_one(
