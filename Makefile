@@ -7,15 +7,16 @@ OLD ?= $(shell command -v python3.9 || ls -d $$HOME/.pyenv/versions/3.9.*/bin/py
 NEW ?= $(shell command -v python3.13 || ls -d $$HOME/.pyenv/versions/3.13.*/bin/python 2>/dev/null | tail -n 1)
 SOURCES := pyproject.toml README.md $(shell find core plugins fabric -type f ! -path '*/__pycache__/*' 2>/dev/null)
 PYTEST := -m pytest -p no:cacheprovider
-RING := not system
+RING := not system and not vm
 
-.PHONY: demo test test-matrix test-old test-new system lint types borders format bench clean help
+.PHONY: demo test test-matrix test-old test-new system vm-test lint types borders format bench clean help
 
 help:
 	@echo 'make demo         run the main job on the embedded platform, in a scratch directory, without root'
 	@echo 'make test         the unit and fabric rings on the built wheel, without root'
 	@echo 'make test-matrix  the same on Python 3.9 with the oldest dependencies and on 3.13 with the newest'
 	@echo 'make system       the system ring (root: namespaces, other agents)'
+	@echo 'make vm-test      boot a real Debian under QEMU with the agent in it (root)'
 	@echo 'make lint types borders   what reads the code without running it'
 	@echo 'make bench        memory, CPU, requests and reaction times, beside another agent (root)'
 
@@ -58,7 +59,10 @@ touch $(2)/.ready
 endef
 
 system: $(VENV)/.ready
-	@umask 022 && $(VENV)/bin/python $(PYTEST) -m system $(ARGS)
+	@umask 022 && $(VENV)/bin/python $(PYTEST) -m 'system and not vm' $(ARGS)
+
+vm-test: $(VENV)/.ready
+	@umask 022 && $(VENV)/bin/python $(PYTEST) tests/vm $(ARGS)
 
 $(LINT)/.ready: pyproject.toml
 	@test -x $(LINT)/bin/python || $(PYTHON) -m venv $(LINT)

@@ -52,6 +52,9 @@ class Discovery:
         Args:
             configured: ``Platform.WireServer``.
             static: ``Protocol.EndpointDiscovery`` is not ``dhcp``.
+
+        Raises:
+            DhcpError: under another root, where nothing names it.
         """
         if configured:
             return configured if ":" in configured else f"{configured}:{PORT}"
@@ -70,9 +73,13 @@ class Discovery:
                 self._log.periodic(3600, "dhcp", WARNING, str(problem))
         # A lease that failed once may have been right: the WireServer was down then.
         found = found or self._from_leases(leases.LEASE_GLOBS)
+        if not found and self._dhcp is None:
+            raise DhcpError(
+                "No route, no saved address and no lease names the WireServer; another root asks no network"
+            )
         if not found:
-            # Nobody names it; the address is the same in every region, so asking there costs one try.
-            self._log.periodic(3600, "well-known", INFO, f"No route, lease or DHCP answer names the WireServer: {DEFAULT}")
+            # The address is the same in every region: asking there costs one try.
+            self._log.periodic(3600, "well-known", INFO, f"Nothing names the WireServer; trying {DEFAULT}")
             found = DEFAULT
         return f"{found}:{PORT}"
 

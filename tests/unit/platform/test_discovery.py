@@ -130,7 +130,11 @@ def test_a_lease_counts_again_where_the_network_does_not_answer(tmp_path: Path, 
 
 def test_where_nobody_names_it_the_well_known_address_is_asked(tmp_path: Path) -> None:
     assert Here(tmp_path).discovery.resolve() == "168.63.129.16:80"
-    assert Discovery(Paths(str(tmp_path)), Log(Lines(), "X")).resolve() == "168.63.129.16:80"
+
+
+def test_under_another_root_nobody_is_asked_unless_something_names_it(tmp_path: Path) -> None:
+    with pytest.raises(DhcpError, match="another root"):
+        Discovery(Paths(str(tmp_path)), Log(Lines(), "X")).resolve()
 
 
 def test_remember_and_forget(tmp_path: Path) -> None:
@@ -164,7 +168,7 @@ def test_another_root_never_asks_the_network(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.platform.config = configuration(Platform__WireServer="None")
     machine.platform._detection._config = machine.platform.config
-    with pytest.raises(ProtocolError, match="no DHCP answer"):
+    with pytest.raises(ProtocolError, match="asks no network"):
         machine.platform.detect()
     assert machine.world.requests == []
 
