@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         VmSettingsParseError,
         VmSettingsSupportStopped,
     )
+    from waagent.events import Event
     from waagent.files import (
         ensure_dir,
         move_aside,
@@ -53,6 +54,12 @@ if TYPE_CHECKING:
     from waagent.markers import HOOK_API, hookimpl
     from waagent.paths import Paths
     from waagent.plan import Plan, Step
+    from waagent.platform.leases import (
+        lease_address,
+        parse_isc_leases,
+        parse_networkd_lease,
+        parse_openbsd_leases,
+    )
     from waagent.platform.models import (
         AgentFamily,
         CertificateInfo,
@@ -115,6 +122,7 @@ _PLACES = {
         "VmSettingsParseError",
         "VmSettingsSupportStopped",
     ),
+    "events": ("Event",),
     "files": (
         "ensure_dir",
         "move_aside",
@@ -128,6 +136,7 @@ _PLACES = {
     "markers": ("HOOK_API", "hookimpl"),
     "paths": ("Paths",),
     "plan": ("Plan", "Step"),
+    "platform.leases": ("lease_address", "parse_isc_leases", "parse_networkd_lease", "parse_openbsd_leases"),
     "platform.models": (
         "AgentFamily",
         "CertificateInfo",
@@ -171,7 +180,7 @@ _HOME = {name: place for place, names in _PLACES.items() for name in names}
 __all__ = [  # noqa: RUF022  (by topic, as a reader looks for them)
     "__version__",
     # writing hooks
-    "HOOK_API", "hookimpl", "Agent", "Plan", "Step",
+    "HOOK_API", "hookimpl", "Agent", "Event", "Plan", "Step",
     # what hooks return and take
     "Command", "CommandResult", "HandlerCommand", "HealthCheck", "Launch", "LogSource", "Option", "Package", "Periodic",
     "Veto",
@@ -183,6 +192,8 @@ __all__ = [  # noqa: RUF022  (by topic, as a reader looks for them)
     # files, texts and places
     "Log", "Paths", "bare_url", "ensure_dir", "move_aside", "read_json", "read_limited", "redact", "sync_directory",
     "timestamp", "write_atomic", "write_json",
+    # DHCP leases: the platform's address (option 245)
+    "lease_address", "parse_isc_leases", "parse_networkd_lease", "parse_openbsd_leases",
     # errors
     "AgentError", "CommandError", "ConfigError", "CryptError", "DhcpError", "ExtensionDownloadError",
     "ExtensionsConfigError", "HttpError", "InvalidContainer", "NoAnswer", "NotOnThisRoot", "PluginError",
