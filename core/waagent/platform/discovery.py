@@ -75,7 +75,7 @@ class Discovery:
         found = found or self._from_leases(leases.LEASE_GLOBS)
         if not found and self._dhcp is None:
             raise DhcpError(
-                "No route, no saved address and no lease names the WireServer; another root asks no network"
+                "No route, saved address or lease names the WireServer; another root asks no network"
             )
         if not found:
             # The address is the same in every region: asking there costs one try.
