@@ -35,6 +35,7 @@ class WireServer:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._last: tuple[GoalStateDocument, bytes] | None = None
 
     def versions(self) -> ProtocolVersions:
         """Request 1: which protocol versions the fabric offers."""
@@ -44,14 +45,19 @@ class WireServer:
         """Request 2: the goal state, and the document as sent (for the history).
 
         A goal state without a role instance is asked for again, six times in all, half a second apart (wireserver §6).
+        The same bytes as before are not parsed again: that is every poll but a few.
         """
         url = self.endpoint.url("/machine/?comp=goalstate")
         tries = 0
         while True:
             data = self._get("goal-state", url, BASE)
             tries += 1
+            last = self._last
+            if last is not None and last[1] == data:
+                return last
             try:
-                return parse_goal_state(data), data
+                self._last = last = parse_goal_state(data), data
+                return last
             except NoRoleInstance:
                 if tries >= ROLE_INSTANCE_TRIES or self.endpoint.stopping.is_set():
                     raise
