@@ -36,7 +36,7 @@ class Verdict:
     message: str
 
 
-class _Clock:
+class Clock:
     """What is left of the time for one check."""
 
     def __init__(self, seconds: float) -> None:
@@ -44,6 +44,7 @@ class _Clock:
 
     @property
     def left(self) -> float:
+        """Seconds, none or less when it is used up."""
         return self._end - time.monotonic()
 
 
@@ -64,7 +65,7 @@ def check(agent: Agent, package: Package, seconds: float) -> Verdict:
         anchor = anchors.for_packages(agent)
     except anchors.NoAnchor as problem:
         return Verdict(False, ELSE, str(problem))
-    clock = _Clock(seconds)
+    clock = Clock(seconds)
     stem = agent.paths.lib(os.path.basename(package.path))
     try:
         write_atomic(stem + SIGNATURE, signature, durable=False)
@@ -74,7 +75,7 @@ def check(agent: Agent, package: Package, seconds: float) -> Verdict:
         wrong = openssl.verify(agent, (*common, "-no_check_time", *nowhere), clock.left)
         if wrong is not None:
             return Verdict(False, VERDICT, wrong)
-        signed_at, why = _signing_time(agent, signature, stem, clock)
+        signed_at, why = signing_time(agent, signature, stem, clock)
         if signed_at is None:
             return Verdict(True, VERDICT, f"the signature is valid; when it was made is not attested: {why}")
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(signed_at))
@@ -86,7 +87,7 @@ def check(agent: Agent, package: Package, seconds: float) -> Verdict:
         clear(stem)
 
 
-def _signing_time(agent: Agent, signature: bytes, stem: str, clock: _Clock) -> tuple[int | None, str]:
+def signing_time(agent: Agent, signature: bytes, stem: str, clock: Clock) -> tuple[int | None, str]:
     """Return when *signature* was made (seconds since 1970) by its timestamp, else ``None`` and why not."""
     try:
         stamped = timestamp.find(signature)
