@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fabric.acceptance import tools
 
+from tests.fabric.acceptance import tools
 from waagent_fabric import Fabric, HandlerSpec, SettingsSpec, sample_package
 from waagent_fabric.agentprocess import RunningAgent, descendants
 

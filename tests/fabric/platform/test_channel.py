@@ -10,8 +10,8 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.fabric.platform.rawserver import Connection, always, serving
 
+from tests.fabric.platform.rawserver import Connection, always, serving
 from waagent.errors import HttpError
 from waagent.platform.channel import BODY_LIMIT, KEPT, Channels, TooLarge, Unreachable, split_url
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.platform.memoryworld import Events, Lines
 
+from tests.unit.platform.memoryworld import Events, Lines
 from waagent.conffile import read_chain
 from waagent.config import Config
 from waagent.errors import (

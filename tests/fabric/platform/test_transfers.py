@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.fabric.platform.rawserver import Connection, RawServer, always, serving
 from tests.unit.platform.memoryworld import Clock, Events, Lines
-
 from waagent.errors import ExtensionDownloadError, ProtocolError
 from waagent.log import Log
 from waagent.platform import transfer

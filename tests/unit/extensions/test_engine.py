@@ -13,8 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tests.unit.extensions.fakes import Bench, multi, package, wanted
 
+from tests.unit.extensions.fakes import Bench, multi, package, wanted
 from waagent import Launch, NoAnswer, Veto
 from waagent_extensions import engine as engine_module
 from waagent_extensions import outcomes

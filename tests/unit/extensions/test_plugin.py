@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.extensions.fakes import Bench, multi, wanted
 
+from tests.unit.extensions.fakes import Bench, multi, wanted
 from waagent import GoalState
 from waagent_extensions import cleanup, handlerlog, health
 from waagent_extensions.convergence import Convergence

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 from cryptography import x509
-from tests.unit.platform import blobs
 
+from tests.unit.platform import blobs
 from waagent import commands
 from waagent.errors import CryptError
 from waagent.log import Log, Sinks

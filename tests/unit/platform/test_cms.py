@@ -10,8 +10,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.platform import blobs
 
+from tests.unit.platform import blobs
 from waagent.errors import CryptError
 from waagent.platform import cms, der
 from waagent_fabric import crypto

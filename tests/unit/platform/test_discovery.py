@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.platform.memoryworld import Clock, Lines, Machine, configuration
 
+from tests.unit.platform.memoryworld import Clock, Lines, Machine, configuration
 from waagent.errors import CommandError, DhcpError, ProtocolError
 from waagent.log import Log
 from waagent.paths import Paths

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.platform.memoryworld import Clock, World, ok, status, unreachable
 
+from tests.unit.platform.memoryworld import Clock, World, ok, status, unreachable
 from waagent.errors import HttpError, Throttled
 from waagent.platform.channel import Answer
 from waagent.platform.endpoint import Endpoint

@@ -9,8 +9,8 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from tests.unit.platform.memoryworld import TICKS, Machine, status, unreachable
 
+from tests.unit.platform.memoryworld import TICKS, Machine, status, unreachable
 from waagent.errors import (
     ExtensionsConfigError,
     HttpError,

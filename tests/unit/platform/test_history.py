@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tests.unit.platform.memoryworld import Clock, Lines
 
+from tests.unit.platform.memoryworld import Clock, Lines
 from waagent.log import Log
 from waagent.platform.history import KEPT, History
 

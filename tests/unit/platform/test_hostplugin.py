@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.platform.memoryworld import TICKS, Clock, Events, Machine, ok, status, unreachable
 
+from tests.unit.platform.memoryworld import TICKS, Clock, Events, Machine, ok, status, unreachable
 from waagent.errors import HttpError, ProtocolError, Throttled
 from waagent.platform import observations
 from waagent.platform.channel import Answer

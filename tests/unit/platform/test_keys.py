@@ -10,8 +10,8 @@ import os
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from tests.unit.platform import blobs
 
+from tests.unit.platform import blobs
 from waagent.errors import CryptError
 from waagent.platform import cms, keys
 from waagent_fabric import crypto

@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.platform import blobs
 
+from tests.unit.platform import blobs
 from waagent.errors import CryptError
 from waagent.platform import pfx
 from waagent.platform.cms import UnknownAlgorithm

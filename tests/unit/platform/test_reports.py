@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.platform.memoryworld import Machine, ok, status, unreachable
 
+from tests.unit.platform.memoryworld import Machine, ok, status, unreachable
 from waagent.errors import HttpError, ProtocolError, ProtocolNotFound
 from waagent.platform import imdsdoc
 from waagent.platform.models import TelemetryEvent, TelemetryReceipt

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from tests.unit.platform.memoryworld import Clock, status, unreachable
 
+from tests.unit.platform.memoryworld import Clock, status, unreachable
 from waagent.errors import HttpError, InvalidContainer, ResourceGone, Throttled
 from waagent.platform import retry
 from waagent.platform.channel import Answer, TooLarge, Unreachable
