@@ -212,7 +212,7 @@ def _expand(site: Site, unit: Unit, handler: HandlerDir, path: str, log: Log) ->
             package.expand(path, handler, stopped=site.leave)
         _unlink(handler.validated)  # the mark is the agent's to make, not the package's
     except HandlerError as problem:
-        if site.leave():
+        if site.leave() or isinstance(problem, package.UnsafePackage):
             raise
         # A package that was cut short or garbled on its way is worth another download.
         raise DownloadFailed(str(problem), problem.code, problem.operation) from problem

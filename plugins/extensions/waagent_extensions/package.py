@@ -45,6 +45,10 @@ class Limits:
 HANDLER_LIMITS = Limits()
 
 
+class UnsafePackage(HandlerError):
+    """A whole package that would write elsewhere or fill the disk: getting it once more would not help."""
+
+
 def expand(
     zip_path: str,
     handler: HandlerDir,
@@ -112,15 +116,16 @@ def expand_apart(apart: Callable[..., Any], zip_path: str, handler: HandlerDir) 
     except AgentError as problem:
         raise _failed(zip_path, str(problem)) from problem
     if failure is not None:
-        raise HandlerError(*failure)
+        *told, unsafe = failure
+        raise (UnsafePackage if unsafe else HandlerError)(*told)
 
 
-def try_to_expand(zip_path: str, **place: str) -> tuple[str, int, str] | None:
-    """Do :func:`expand` for :func:`expand_apart`: the arguments of the :class:`HandlerError`, ``None`` for none."""
+def try_to_expand(zip_path: str, **place: str) -> tuple[str, int, str, bool] | None:
+    """Do :func:`expand` for :func:`expand_apart`: the :class:`HandlerError`'s arguments and whether it is unsafe."""
     try:
         expand(zip_path, HandlerDir(**place))
     except HandlerError as problem:
-        return str(problem), problem.code, problem.operation
+        return str(problem), problem.code, problem.operation, isinstance(problem, UnsafePackage)
     return None
 
 
@@ -164,23 +169,23 @@ def _discard(path: str) -> None:
 def _checked(archive: zipfile.ZipFile, limits: Limits, zip_path: str) -> list[zipfile.ZipInfo]:
     members = archive.infolist()
     if len(members) > limits.entries:
-        raise _failed(zip_path, f"{len(members)} entries; at most {limits.entries} are taken")
+        raise _unsafe(zip_path, f"{len(members)} entries; at most {limits.entries} are taken")
     total = 0
     seen: set[str] = set()
     for member in members:
         _check_name(member, zip_path)
         normal = os.path.normpath(member.filename)
         if normal in seen:
-            raise _failed(zip_path, f"the entry {member.filename!r} occurs twice")
+            raise _unsafe(zip_path, f"the entry {member.filename!r} occurs twice")
         seen.add(normal)
         mode = member.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _failed(zip_path, f"the entry {member.filename!r} is a link or a device")
+            raise _unsafe(zip_path, f"the entry {member.filename!r} is a link or a device")
         total += member.file_size
         if total > limits.total:
-            raise _failed(zip_path, f"expands to more than {limits.total} bytes")
+            raise _unsafe(zip_path, f"expands to more than {limits.total} bytes")
         if member.file_size > limits.ratio_from and member.file_size > limits.ratio * max(member.compress_size, 1):
-            raise _failed(zip_path, f"the entry {member.filename!r} expands to more than {limits.ratio} times its size")
+            raise _unsafe(zip_path, f"the entry {member.filename!r} expands to more than {limits.ratio} times its size")
     return members
 
 
@@ -198,7 +203,7 @@ def _check_name(member: zipfile.ZipInfo, zip_path: str) -> None:
             or len(name) > 4096
             or any(len(os.fsencode(part)) > 255 for part in parts)
         ):
-            raise _failed(zip_path, f"the entry name {name[:200]!r} is not allowed")
+            raise _unsafe(zip_path, f"the entry name {name[:200]!r} is not allowed")
 
 
 def _require_space(handler: HandlerDir, needed: int) -> None:
@@ -264,11 +269,16 @@ def _swap(handler: HandlerDir, partial: str) -> None:
 
 
 def _failed(zip_path: str, reason: str) -> HandlerError:
-    return HandlerError(
-        f"The package {os.path.basename(zip_path)} cannot be expanded: {reason}",
-        codes.PACKAGE_EXTRACTION_FAILED,
-        "Download",
-    )
+    return HandlerError(*_told(zip_path, reason))
+
+
+def _unsafe(zip_path: str, reason: str) -> UnsafePackage:
+    return UnsafePackage(*_told(zip_path, reason))
+
+
+def _told(zip_path: str, reason: str) -> tuple[str, int, str]:
+    text = f"The package {os.path.basename(zip_path)} cannot be expanded: {reason}"
+    return text, codes.PACKAGE_EXTRACTION_FAILED, "Download"
 
 
 def initialize(handler: HandlerDir) -> None:
