@@ -3,8 +3,11 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv-run
 LINT := .venv-lint
-OLD ?= $(shell command -v python3.9 || ls -d $$HOME/.pyenv/versions/3.9.*/bin/python 2>/dev/null | tail -n 1)
-NEW ?= $(shell command -v python3.13 || ls -d $$HOME/.pyenv/versions/3.13.*/bin/python 2>/dev/null | tail -n 1)
+# The first that runs: a shim of a version manager may be there and not.
+find-python = $(shell for python in python$(1) $$HOME/.pyenv/versions/$(1).*/bin/python; do \
+  $$python -c '' 2>/dev/null && { echo $$python; break; }; done)
+OLD ?= $(call find-python,3.9)
+NEW ?= $(call find-python,3.13)
 SOURCES := pyproject.toml README.md $(shell find core plugins fabric -type f ! -path '*/__pycache__/*' 2>/dev/null)
 PYTEST := -m pytest -p no:cacheprovider
 RING := not system and not vm
@@ -48,7 +51,7 @@ test-new: .venv-new/.ready
 
 define make-venv
 umask 022 && \
-$(1) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo '$(1) is older than Python 3.9'; exit 1; } && \
+$(1) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo '$(1) is missing or older than Python 3.9'; exit 1; } && \
 { $(1) -c 'import venv, ensurepip' 2>/dev/null || { echo 'the venv module is missing: install python3-venv (Debian, Ubuntu) or its like'; exit 1; }; } && \
 { test -x $(2)/bin/python || $(1) -m venv $(2); } && \
 rm -rf build/$(2) && \
