@@ -6,8 +6,8 @@ import os
 import time
 
 import pytest
-from tests.fabric.acceptance import tools
 
+from tests.fabric.acceptance import tools
 from waagent_fabric import HandlerSpec, SettingsSpec, sample_package
 from waagent_fabric.agentprocess import descendants
 
@@ -69,7 +69,4 @@ def test_an_idle_minute(fabric, agent_root, running_agent) -> None:
     assert share < 0.01, f"{share:.2%} of a core"
     memory = sum(tools.resident_kib(pid) for pid in processes.values()) / 1024
     assert memory < 45, f"{memory:.1f} MiB resident"
-    print(
-        f"requests {len(requests)}, new connections {len(fresh)}, log lines {len(lines)}, CPU {share:.3%}, {memory:.1f} MiB"
-    )
     assert fabric.violations == []

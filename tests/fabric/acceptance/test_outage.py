@@ -7,8 +7,8 @@ import time
 import tracemalloc
 
 import pytest
-from tests.fabric.acceptance import tools
 
+from tests.fabric.acceptance import tools
 from waagent.agent import WORKER, make_agent
 from waagent.errors import ProtocolError
 from waagent.platform.channel import Channels

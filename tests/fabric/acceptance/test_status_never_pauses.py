@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.fabric.acceptance import tools
 
+from tests.fabric.acceptance import tools
 from waagent_fabric import HandlerSpec, SettingsSpec, read_calls, sample_package
 from waagent_fabric.seen import find_handler
 

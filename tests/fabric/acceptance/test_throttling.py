@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.fabric.acceptance import tools
 
+from tests.fabric.acceptance import tools
 from waagent_fabric import Fault, HandlerSpec, SettingsSpec, read_calls, sample_package
 
 pytestmark = [pytest.mark.fabric, pytest.mark.slow]
