@@ -120,8 +120,8 @@ class Log:
         return self._sinks
 
     def bind(self, prefix: str, thread: str | None = None) -> Log:
-        """Return a log with another prefix (and thread word) on the same sinks."""
-        return Log(self._sinks, prefix, thread or self._thread)
+        """Return a log with another prefix (and thread word, none when it is empty) on the same sinks."""
+        return Log(self._sinks, prefix, self._thread if thread is None else thread)
 
     def log(self, level: int, message: str) -> None:
         """Write *message*; URLs lose their SAS queries, and whatever is not ASCII is escaped."""
@@ -129,7 +129,7 @@ class Log:
             return
         text = ascii_text(redact(message))
         head = " ".join(part for part in (self._thread_word(), self._prefix) if part)
-        self._sinks.write(level, f"{head} {text}")
+        self._sinks.write(level, f"{head} {text}" if head else text)
         if self.also is not None:
             self.also(level, text)
 
@@ -137,7 +137,9 @@ class Log:
         # Handler lines carry only their [name-version] prefix: documented greps rely on it (extensions §20).
         if self._prefix.startswith("["):
             return ""
-        return self._thread or threading.current_thread().name.replace(" ", "_")
+        if self._thread is not None:
+            return self._thread
+        return threading.current_thread().name.replace(" ", "_")
 
     def verbose(self, message: str) -> None:
         """Write a line for people who look for a fault."""

@@ -48,6 +48,7 @@ class Order:
         id: names the directory; the same id is the same run, however often it is asked for.
         line: for ``/bin/sh -c``; its first word is a file below ``cwd``.
         timeout: seconds.
+        goal_state: for which it runs; for people.
     """
 
     id: str
@@ -58,6 +59,12 @@ class Order:
     line: str
     cwd: str
     timeout: float
+    goal_state: str = ""
+
+    @property
+    def short(self) -> str:
+        """The command as the handler's manifest has it: relative to its directory."""
+        return self.line[len(self.cwd) + 1 :] if self.line.startswith(self.cwd + "/") else self.line
 
 
 @attrs.frozen
@@ -68,6 +75,7 @@ class Result:
         code: exit code; ``None`` when it was killed for its time, was lost, or did not start.
         lost: nobody knows how it ended.
         problem: why it could not be started.
+        started: when, in seconds since the epoch.
         adopted: it was started by an earlier agent process.
         launch_problem: what the launcher said that failed before the command began; it was started without it.
     """
@@ -79,6 +87,7 @@ class Result:
     out: output.Captured = output.NOTHING
     err: output.Captured = output.NOTHING
     seconds: float = 0.0
+    started: float = 0.0
     adopted: bool = False
     launch_problem: str = ""
 
@@ -328,6 +337,7 @@ class Runner:
             out=output.read(os.path.join(directory, "out")),
             err=output.read(os.path.join(directory, "err")),
             seconds=max(time.monotonic() - _float(document.get("started_monotonic"), time.monotonic()), 0.0),
+            started=_float(document.get("started"), 0.0),
             adopted=adopted,
         )
 
@@ -438,6 +448,7 @@ def _order(document: dict[str, object]) -> Order:
         line=str(document["line"]),
         cwd=str(document["cwd"]),
         timeout=_float(document["timeout"], 300.0),
+        goal_state=str(document.get("goal_state") or ""),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from waagent import AgentError, CommandResult, ExtensionSettings, HandlerCommand, Log, NoAnswer, Veto
@@ -13,8 +13,10 @@ from waagent_extensions import environment, handlermanifest, outcomes, statusfil
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.commands import ABSENT, NEVER, Order, Result, Running, command_id
 from waagent_extensions.environment import NOT_RUN
+from waagent_extensions.handlerlog import INFO, tell_event
 from waagent_extensions.layout import HandlerDir
 from waagent_extensions.ledger import Progress
+from waagent_extensions.moments import utc
 from waagent_extensions.order import Unit
 from waagent_extensions.planner import Action, Facts, Ran
 from waagent_extensions.site import Site
@@ -70,12 +72,15 @@ class Executor:
     Args:
         site: the engine's surroundings.
         unit: for what the commands run.
-        log: of the unit's chosen version.
+        superseded: whether a newer goal state keeps an action from beginning.
     """
 
-    def __init__(self, site: Site, unit: Unit) -> None:
+    def __init__(
+        self, site: Site, unit: Unit, superseded: Callable[[Action, Facts], bool] = lambda _action, _facts: False
+    ) -> None:
         self._site = site
         self._unit = unit
+        self._superseded = superseded
 
     def run(self, action: Action, facts: Facts, log: Log) -> None:
         """Run the command of *action*, or take up its run, and put its end on record.
@@ -122,6 +127,7 @@ class Executor:
             line=line,
             cwd=handler.base,
             timeout=outcomes.TIMEOUTS[action.operation],
+            goal_state=site.ledger.goal_state,
         )
         if action.operation == "update":
             old = facts.other.version if facts.other is not None else ""
@@ -129,7 +135,7 @@ class Executor:
                 site.ledger.updating(unit.full_name, old)
         try:
             command, own = self._command(order, handler, manifest.resource_limits, action, facts, progress)
-            result = self._launch(order, command, own, log)
+            result = self._launch(order, command, own, log, lambda: not self._superseded(action, facts))
         except HandlerError as refused:
             site.ledger.ran(unit.full_name, call, Ran(False, str(refused.code)), refused.code, str(refused))
             return
@@ -174,8 +180,10 @@ class Executor:
         )
         return command, own
 
-    def _launch(self, order: Order, command: HandlerCommand, own: dict[str, str], log: Log) -> Result | None:
-        """Run *command* to its end; ``None`` when the agent stops.
+    def _launch(
+        self, order: Order, command: HandlerCommand, own: dict[str, str], log: Log, may_begin: Callable[[], bool]
+    ) -> Result | None:
+        """Run *command* to its end; ``None`` when the agent stops, or a newer goal state came while plugins waited.
 
         Raises:
             HandlerError: a plugin refuses it.
@@ -183,15 +191,16 @@ class Executor:
         site = self._site
         launch = None
         if site.runner.state(order.id) in (ABSENT, NEVER):
+            site.doing(self._unit.full_name, f"about to run {order.operation}")
             site.agent.hooks.before_handler_command(site.agent, command)
-            if site.leave():
+            if site.leave() or not may_begin():
                 return None
             self._ask(command)
             launch = site.agent.hooks.launch(site.agent, command)
         title = _TITLES[order.operation]
         # Two wordings of one fact: operators' greps know the first pair, tools the last line (extensions §20).
         log.info(f"{title}.")
-        log.info(f"Launch command:{order.line}")
+        log.info(f"Launch command:{order.short}")
         log.verbose(f"{title}: [{order.line}]")
         log.info(f"Executing command: {order.line} with environment variables: {json.dumps(own, sort_keys=True)}")
         try:
@@ -244,21 +253,36 @@ class Executor:
             log.info(f"The {order.operation} command of an earlier agent process was taken up: {order.line}")
         operation = outcomes.EVENTS[order.operation]
         if ok:
-            log.info(
-                f"Event: name={unit.full_name}, op={operation}, message=Launch command succeeded: {order.line}, "
-                f"duration={int((time.monotonic() - started) * 1000)}"
-            )
+            said = f"Launch command succeeded: {order.short}"
+            milliseconds = int((time.monotonic() - started) * 1000)
+            tell_event(log, INFO, f"name={unit.full_name}, op={operation}, message={said}, duration={milliseconds}")
             log.info(f"Command: {order.line}\n{text}")
-            site.event(
-                operation, handler, f"Launch command succeeded: {order.line}", name=unit.full_name, started=started
-            )
+            site.event(operation, handler, said, name=unit.full_name, started=started)
         else:
             log.warning(f"Command: {order.line}\n{text}")
         if verdict.no_exec:
             site.event("NoExec", handler, f"{verdict.no_exec} is mounted with the noexec flag", success=False)
+        self._remember(order, result, ok, error)
         exit_code = "0" if ok else verdict.exit_code
         site.ledger.ran(unit.full_name, call, Ran(ok, exit_code), error, "" if ok else text)
         site.runner.release(order.id)
+
+    def _remember(self, order: Order, result: Result, ok: bool, error: int) -> None:
+        ends = (("timed out", result.timed_out), ("could not be started", bool(result.problem)), ("lost", result.lost))
+        end = next((word for word, so in ends if so), "succeeded" if ok else "failed")
+        self._site.history.add(
+            handler=order.handler,
+            version=order.version,
+            extension=order.extension or self._unit.extension,
+            operation=order.operation,
+            command=order.short,
+            goalState=order.goal_state,
+            started=utc(result.started) if result.started else None,
+            seconds=round(result.seconds, 3),
+            exitCode=result.code,
+            end=end,
+            error=error,
+        )
 
     def _by_status_file(self, handler: HandlerDir, text: str) -> tuple[bool, str]:
         """Nobody knows how the command ended: what the extension says of itself decides (ruling 32)."""

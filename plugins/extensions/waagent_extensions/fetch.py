@@ -10,6 +10,7 @@ from collections.abc import Callable
 from waagent import ExtensionDownloadError, Log, Manifest, ManifestVersion, NoAnswer, Package, ProtocolError, Veto
 from waagent_extensions import codes, facts, handlermanifest, package, records, versions
 from waagent_extensions.codes import HandlerError
+from waagent_extensions.handlerlog import INFO, tell_event
 from waagent_extensions.layout import HandlerDir
 from waagent_extensions.order import ENABLED, Unit
 from waagent_extensions.site import Site
@@ -99,7 +100,7 @@ def fetch_package(site: Site, unit: Unit, handler: HandlerDir, manifest: Manifes
     package.recover(handler)
     if not _expand_left_over(site, unit, handler, log):
         _download(site, unit, handler, manifest, log)
-    log.info(f"Event: name={handler.name}, op=Download, message=Download succeeded")
+    tell_event(log, INFO, f"name={handler.name}, op=Download, message=Download succeeded")
     site.event("Download", handler, "Download succeeded", started=started)
     log.info("Initialize extension directory")
     log.verbose(f"Initializing extension {unit.full_name}")

@@ -11,7 +11,7 @@ from waagent_extensions.layout import HandlerDir
 LIMIT = 10 * 1024 * 1024
 """Bytes kept of ``CommandExecution.log``."""
 _LEVELS = ("VERBOSE", "INFO", "WARNING", "ERROR")
-_INFO = 1
+INFO, ERROR = 1, 3
 
 
 def handler_log(log: Log, handler: HandlerDir, extension: str | None = None) -> Log:
@@ -25,7 +25,7 @@ def handler_log(log: Log, handler: HandlerDir, extension: str | None = None) -> 
     cut(path)
 
     def also(level: int, text: str) -> None:
-        if level < _INFO:
+        if level < INFO:
             return
         line = f"{timestamp()} {_LEVELS[level]} {prefix} {text}\n".encode("ascii", "backslashreplace")
         with contextlib.suppress(OSError):
@@ -37,6 +37,13 @@ def handler_log(log: Log, handler: HandlerDir, extension: str | None = None) -> 
 
     bound.also = also
     return bound
+
+
+def tell_event(log: Log, level: int, text: str) -> None:
+    """Write a line that begins with ``Event:``; unlike a handler's other lines it has no prefix (extensions §20)."""
+    plain = log.bind("", "")
+    plain.also = log.also
+    plain.log(level, f"Event: {text}")
 
 
 def cut(path: str) -> None:

@@ -12,6 +12,8 @@ import attrs
 
 from waagent import ExtensionsGoalState, GoalStateReport, HandlerReport, Log, ProtocolError
 from waagent_extensions.commands import Runner, Running
+from waagent_extensions.history import NAME as HISTORY
+from waagent_extensions.history import History
 from waagent_extensions.layout import HandlerDir, Layout
 from waagent_extensions.ledger import Ledger
 from waagent_extensions.order import Outcome
@@ -85,6 +87,7 @@ class Site:
         self.layout = Layout(agent.paths.lib_dir, agent.paths.extension_log_dir)
         self.runner = Runner(agent.paths.run("commands"), agent.log, boot_id)
         self.ledger = Ledger(agent.paths.run("extensions.jsonl"), boot_id)
+        self.history = History(agent.paths.lib("state", HISTORY))
         self.wake = Wake()
         self.stopping = False
         self.fetched_packages = False

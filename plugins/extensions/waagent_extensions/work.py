@@ -11,7 +11,7 @@ from waagent import AgentError, ExtensionSettings, Log, Manifest, Plan, Step
 from waagent_extensions import codes, facts, fetch, handlermanifest, planner, records, settings, statusfile
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.execute import Executor, Left
-from waagent_extensions.handlerlog import handler_log
+from waagent_extensions.handlerlog import ERROR, handler_log, tell_event
 from waagent_extensions.layout import HandlerDir
 from waagent_extensions.order import Unit
 from waagent_extensions.package import remove_version
@@ -65,7 +65,7 @@ class Work:
         self._unit = unit
         self._manifest = manifest
         self._progress = site.ledger.unit(unit.full_name)
-        self._executor = Executor(site, unit)
+        self._executor = Executor(site, unit, self._is_superseded)
         self._logs: dict[str, Log] = {}
         self._handler = site.layout.handler(unit.handler.name, version)
 
@@ -114,11 +114,16 @@ class Work:
         except planner.NoRow as problem:
             self.failure = HandlerError(str(problem))
             return []
-        if actions and self._superseded() and planner.may_stop_before(actions[0], unit):
-            self.log().info(f"Not begun, as there is a newer goal state: {self._summary(actions[0])}")
+        if actions and self._is_superseded(actions[0], unit):
             self.left = True
             return []
         return [self._step(action, unit) for action in actions]
+
+    def _is_superseded(self, action: Action, unit: Facts) -> bool:
+        if not self._superseded() or not planner.may_stop_before(action, unit):
+            return False
+        self.log().info(f"Not begun, as there is a newer goal state: {self._summary(action)}")
+        return True
 
     def _summary(self, action: Action) -> str:
         if action.kind == "command":
@@ -299,7 +304,7 @@ class Work:
 
 def record_failure(site: Site, unit: Unit, handler: HandlerDir, problem: HandlerError, log: Log) -> None:
     """Put a failure where it is reported from: handler status, and a status file for a multi-config extension."""
-    log.error(f"Event: name={unit.full_name}, op={problem.operation}, message={problem}, duration=0")
+    tell_event(log, ERROR, f"name={unit.full_name}, op={problem.operation}, message={problem}, duration=0")
     site.event(problem.operation, handler, str(problem), name=unit.full_name, success=False, logged=True)
     try:
         # Of several extensions one that cannot be enabled says nothing about their handler, once that is installed.

@@ -94,13 +94,13 @@ def test_the_log_tells_the_story_in_the_words_that_operators_look_for(bench: Ben
         f"[{NAME}-1.4.2] Current handler state is: NotInstalled",
         f"[{NAME}-1.4.2] Download extension package",
         f"[{NAME}-1.4.2] Unpack extension package",
-        f"INFO [{NAME}-1.4.2] Event: name={NAME}, op=Download, message=Download succeeded",
+        f"INFO Event: name={NAME}, op=Download, message=Download succeeded",
         f"[{NAME}-1.4.2] Initialize extension directory",
         f"[{NAME}-1.4.2] Update settings file: 0.settings",
         f"[{NAME}-1.4.2] Install extension.",
-        f"[{NAME}-1.4.2] Launch command:",
+        f"[{NAME}-1.4.2] Launch command:bin/run install",
         f"[{NAME}-1.4.2] Enable extension.",
-        "op=Enable, message=Launch command succeeded: ",
+        f"INFO Event: name={NAME}, op=Enable, message=Launch command succeeded: bin/run enable",
         "ProcessExtensionsGoalState completed [incarnation_1 ",
     ):
         assert text in lines, text
