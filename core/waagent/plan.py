@@ -81,7 +81,7 @@ class Plan:
     phase: str | None = None
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class StepResult:
     """How one step ended.
 
@@ -105,7 +105,7 @@ class StepResult:
         return self.outcome in ("done", "settled", "done before")
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class PlanResult:
     """How a run of a plan ended.
 

@@ -18,7 +18,7 @@ ENABLED, DISABLED = "Plugins.Enabled", "Plugins.Disabled"
 KEYS = (ENABLED, DISABLED)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Statement:
     """One line that says something about plugins.
 
@@ -41,7 +41,7 @@ class Statement:
         return f"{key}={','.join(self.patterns)} in {self.file}:{self.line}"
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Verdict:
     """Whether a plugin is on.
 

@@ -22,7 +22,7 @@ class NoRoleInstance(ProtocolError):
         self.incarnation = incarnation
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class GoalStateDocument:
     """What one ``GET /machine/?comp=goalstate`` said.
 

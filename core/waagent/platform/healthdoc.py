@@ -72,7 +72,7 @@ def build_role_properties(container_id: str, role_instance_id: str, thumbprint: 
     ).encode()
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Observation:
     """One observation about the health of a host service.
 

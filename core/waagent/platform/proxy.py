@@ -26,7 +26,7 @@ class Proxy:
         return f"http://{host}:{self.port}"
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class ProxyRules:
     """Where proxies come from.
 
