@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         TelemetryReceipt,
         UpdateReport,
     )
+    from waagent.platform.recorded import load_goal_state
     from waagent.records import (
         Command,
         CommandResult,
@@ -160,6 +161,7 @@ _PLACES = {
         "TelemetryReceipt",
         "UpdateReport",
     ),
+    "platform.recorded": ("load_goal_state",),
     "records": (
         "Command",
         "CommandResult",
@@ -188,7 +190,7 @@ __all__ = [  # noqa: RUF022  (by topic, as a reader looks for them)
     "AgentFamily", "CertificateInfo", "Dependency", "ExtensionReport", "ExtensionSettings", "ExtensionsGoalState",
     "GoalState", "GoalStateReport", "Handler", "HandlerReport", "HostingEnvironment", "Manifest", "ManifestVersion",
     "RemoteAccess", "RemoteUser", "StatusBlob", "StatusReport", "Substatus", "TelemetryEvent", "TelemetryReceipt",
-    "UpdateReport",
+    "UpdateReport", "load_goal_state",
     # files, texts and places
     "Log", "Paths", "bare_url", "ensure_dir", "move_aside", "read_json", "read_limited", "redact", "sync_directory",
     "timestamp", "write_atomic", "write_json",
