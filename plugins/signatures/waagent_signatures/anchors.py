@@ -37,7 +37,7 @@ class Root:
 
 
 def _root(name: str, sha256: str, file: str) -> Root:
-    return Root(name, sha256, os.path.join(os.path.dirname(os.path.abspath(__file__)), "anchors", file))
+    return Root(name, sha256, os.path.join(os.path.dirname(os.path.abspath(__file__)), "certificates", file))
 
 
 PACKAGES = _root(
@@ -101,7 +101,7 @@ def write(agent: Agent) -> str:
     try:
         if _has(path, content):
             return path
-        write_atomic(path, content, 0o600)
+        write_atomic(path, content, 0o600, durable=False)
     except OSError as problem:
         raise NoAnchor(f"the certificate cannot be written: {problem}") from problem
     return path
