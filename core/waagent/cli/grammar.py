@@ -34,6 +34,8 @@ REFUSED = ("install", "setup", "uninstall")
 """Commands of agent 2.0 that are the package manager's work now (cli §3)."""
 
 _FLAGS = ("verbose", "force", "full", "debug")
+_PASSED_ON = ("dry-run",)
+"""Flags that a command's own parser takes or refuses: one that promises to change nothing must not go unheard."""
 _FIREWALL = re.compile(r"setup-firewall=([0-9.]{7,})")
 _VALUED = re.compile(r"([-/]*)(configuration-path|conf|root)(?:([:=])(.*))?", re.DOTALL)
 
@@ -68,6 +70,7 @@ def parse(argv: list[str]) -> Invocation:
         UsageError: a word is unknown, or a flag lacks its value.
     """
     found = Invocation()
+    passed_on: list[str] = []
     rest = iter(argv)
     new_command = only_words = False
     for argument in rest:
@@ -83,8 +86,11 @@ def parse(argv: list[str]) -> Invocation:
                 found.verbose = True
             else:
                 found.words.append(argument)
+        elif argument.lstrip("-/") in _PASSED_ON:
+            passed_on.append("--" + argument.lstrip("-/"))
         else:
             new_command = _legacy(found, argument)
+    found.words += passed_on
     return found
 
 

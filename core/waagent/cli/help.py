@@ -17,6 +17,7 @@ _FLAGS = """
 Flags:
   -verbose                     more on standard error and in the log
   -force                       do not ask for confirmation
+  --dry-run                    with -deprovision and -serialconsole: only show what would be done
   -full                        with -collect-logs: everything
   -debug                       with -run-exthandlers: run without the daemon
   -configuration-path:FILE     read FILE instead of the usual configuration files

@@ -41,6 +41,14 @@ def test_flags_stand_anywhere(flag: str, dashes: str) -> None:
         assert [name for name in ("verbose", "force", "full", "debug") if getattr(found, name)] == [flag]
 
 
+@pytest.mark.parametrize("spelling", ["--dry-run", "-dry-run", "dry-run"])
+def test_a_dry_run_is_asked_of_the_command_itself(spelling: str) -> None:
+    assert parse(["-deprovision+user", spelling]).words == ["deprovision+user", "--dry-run"]
+    assert parse([spelling, "-force", "-deprovision"]).words == ["deprovision", "--dry-run"]
+    assert parse(["-deprovision", spelling, "-version"]).words == ["version", "--dry-run"], "who cannot obey refuses"
+    assert parse(["plugins", "--dry-run"]).words == ["plugins", "--dry-run"]
+
+
 def test_scripts_in_the_field_call_it_like_this() -> None:
     found = parse(["-force", "-deprovision+user"])
     assert (found.words, found.force) == (["deprovision+user"], True)
