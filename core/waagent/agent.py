@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -110,6 +111,17 @@ class Agent:
 
                 self._executor = Executor(Journal(self.paths.lib("journal", self.role + ".jsonl")), self.log)
             return self._executor
+
+    def executor_in(self, directory: str) -> Executor:
+        """Return an executor with a journal of its own in *directory*: for plans that remove the state directory.
+
+        Args:
+            directory: made when the first step begins; the journal in it is named after this process's role.
+        """
+        from waagent.journal import Journal
+        from waagent.plan import Executor
+
+        return Executor(Journal(os.path.join(directory, self.role + ".jsonl")), self.log)
 
     @property
     def plugins_loaded(self) -> bool:

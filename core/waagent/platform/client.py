@@ -103,7 +103,8 @@ class Platform:
             )
 
         self._health = Observations(events, clock)
-        self._discovery = Discovery(paths, log, dhcp_question(run, paths.is_real, log, self._sleep))
+        question = dhcp_question(run, paths.is_real, log, self._sleep, paths.run("dhcp-routes.json"))
+        self._discovery = Discovery(paths, log, question)
         self.wire = WireServer(endpoint("WireServer", ""))
         self.history = History(paths.lib("history"), log)
         self._parts = FabricParts(
@@ -289,6 +290,20 @@ class Platform:
 
         openssl = self.config.text("OS.OpensslPath") or certificates.OPENSSL
         return certificates.open_certificates(self.paths, data, openssl=openssl, log=self.log)
+
+    def decrypt_password(self, encrypted: str) -> str:
+        """Return the password of a just-in-time account (wireserver §12); a secret.
+
+        Args:
+            encrypted: as the goal state has it, base64 of a message for the transport key.
+
+        Raises:
+            CryptError: it cannot be opened with the transport key, or is malformed.
+        """
+        from waagent.platform import certificates
+
+        openssl = self.config.text("OS.OpensslPath") or certificates.OPENSSL
+        return certificates.decrypt_password(self.paths, encrypted, openssl=openssl)
 
     def tidy(self) -> None:
         """Zip and thin out the history of goal states; to be called when nothing waits for this lane."""

@@ -116,7 +116,11 @@ def with_port(address: str | None, port: int = discovery.PORT) -> str | None:
 
 
 def dhcp_question(
-    run: Callable[..., Any] | None, is_real_root: bool, log: Log, sleep: Callable[[float], object]
+    run: Callable[..., Any] | None,
+    is_real_root: bool,
+    log: Log,
+    sleep: Callable[[float], object],
+    routes_file: str | None = None,
 ) -> Callable[[], str | None] | None:
     """Return what asks the network, ``None`` where that cannot be: without root, or on another root (ruling 7)."""
     if not is_real_root or os.geteuid() != 0:
@@ -130,7 +134,7 @@ def dhcp_question(
             if run is None:
                 from waagent import commands
 
-            clients.append(DhcpClient(run or commands.run, log, sleep))
+            clients.append(DhcpClient(run or commands.run, log, sleep, routes_file=routes_file))
         found: str | None = clients[0].endpoint()
         return found
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from waagent.errors import CommandError, DhcpError
+from waagent.files import ensure_dir, write_json
 from waagent.log import Log
 from waagent.platform import dhcp
 
@@ -26,6 +27,8 @@ class DhcpClient:
         sys_net: where the kernel lists interfaces.
         route_table: the kernel's routes.
         exchange: :func:`waagent.platform.dhcp.exchange`.
+        routes_file: where the routes that were set are noted, as JSON with ``interface``, ``gateway`` (``None`` when
+            there was a default route already) and ``routes``: whoever watches the DHCP client sets them again.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class DhcpClient:
         sys_net: str = "/sys/class/net",
         route_table: str = "/proc/net/route",
         exchange: Callable[..., dhcp.DhcpAnswer] = dhcp.exchange,
+        routes_file: str | None = None,
     ) -> None:
         self._run = run
         self._log = log
@@ -44,6 +48,7 @@ class DhcpClient:
         self._sys_net = sys_net
         self._route_table = route_table
         self._exchange = exchange
+        self._routes_file = routes_file
         self._asked = False
 
     def endpoint(self) -> str | None:
@@ -72,7 +77,18 @@ class DhcpClient:
             self._quietly("ip", "route", "add", "default", "via", answer.gateway)
         for network, gateway in answer.routes:
             self._quietly("ip", "route", "add", network, "via", gateway)
+        self._note(interface, None if had_default_route else answer.gateway, answer.routes)
         return answer.endpoint
+
+    def _note(self, interface: str, gateway: str | None, routes: tuple[tuple[str, str], ...]) -> None:
+        if self._routes_file is None:
+            return
+        content = {"schema": 1, "interface": interface, "gateway": gateway, "routes": [list(route) for route in routes]}
+        try:
+            ensure_dir(os.path.dirname(self._routes_file), 0o755)
+            write_json(self._routes_file, content, durable=False)
+        except OSError as problem:
+            self._log.warning(f"{self._routes_file} cannot be written: {problem}")
 
     def _open_port(self) -> None:
         for command in _IPTABLES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,7 @@ class TestDhcpClient:
             sys_net=str(net),
             route_table=str(tmp_path / "route"),
             exchange=exchange,
+            routes_file=str(tmp_path / "run" / "routes.json"),
         )
 
     def test_a_machine_without_routes(self, tmp_path: Path) -> None:
@@ -216,6 +218,9 @@ class TestDhcpClient:
             "ip route add default via 10.0.0.1",
             "ip route add 168.63.129.16/32 via 10.0.0.1",
         ]
+        noted = json.loads((tmp_path / "run" / "routes.json").read_text())
+        assert (noted["interface"], noted["gateway"]) == ("eth1", "10.0.0.1")
+        assert noted["routes"] == [["168.63.129.16/32", "10.0.0.1"]]
         client.endpoint()
         mac = bytes.fromhex("000d3a000002")
         assert self.exchanges == [(mac, False), (mac, True)], "a broadcast answer is asked for from the second one on"
@@ -224,6 +229,7 @@ class TestDhcpClient:
         client = self.client(tmp_path, DhcpAnswer(None, "10.0.0.1"), "Iface\tDest\neth1\t00000000\t0100000A\n")
         assert client.endpoint() is None
         assert not [command for command in self.commands if command.startswith("ip ")]
+        assert json.loads((tmp_path / "run" / "routes.json").read_text())["gateway"] is None
 
     def test_the_route_for_broadcasts_is_taken_away_after_a_failure(self, tmp_path: Path) -> None:
         client = self.client(tmp_path, DhcpError("no answer"))
