@@ -67,7 +67,16 @@ def _without_secrets(value: Any, parent: str) -> Any:
         return found
     if isinstance(value, list):
         return [_without_secrets(member, parent) for member in value]
-    return redact(value) if isinstance(value, str) else value
+    return _text_without_secrets(value) if isinstance(value, str) else value
+
+
+def _text_without_secrets(text: str) -> str:
+    """Return a text of the document; one that holds settings itself, broken ones at that, loses their secrets too."""
+    text = redact(text)
+    if not _ANY_KEY.search(text):
+        return text
+    text = _cut_protected(text)
+    return text if all(_HARMLESS.match(text, key.end()) for key in _ANY_KEY.finditer(text)) else MARK
 
 
 def _cut(url: str) -> str:

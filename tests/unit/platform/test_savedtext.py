@@ -195,3 +195,21 @@ def test_captured_vm_settings(captured: Captured) -> None:
     assert "sig=" not in text
     assert "MIIBsAYJ" not in text
     assert text.count(MARK) == data.count(b'"protectedSettings"') + 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"runtimeSettings": [{"handlerSettings": {"protectedSettings": "SECRET',
+        '{"protectedSettings": "SECRET", "x": 1}',
+        "protectedSettings=SECRET",
+    ],
+)
+def test_settings_inside_a_text_of_vm_settings_lose_their_secrets(text: str) -> None:
+    document = json.dumps({"extensionGoalStates": [{"settings": [{"publicSettings": text}]}]})
+    assert "SECRET" not in redact_vm_settings(document)
+
+
+def test_public_settings_that_merely_name_the_thumbprint_stay() -> None:
+    text = '{"protectedSettingsCertThumbprint": "AB", "command": "date"}'
+    assert "date" in redact_vm_settings(json.dumps({"settings": [{"publicSettings": text}]}))
