@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import Iterable
 
-from waagent import Handler, Log, ensure_dir
-from waagent_extensions import order, package
-from waagent_extensions.layout import Layout
+from waagent import Handler, Log, StateError, ensure_dir, read_json, read_limited
+from waagent_extensions import order, package, records
+from waagent_extensions.layout import HandlerDir, Layout
 from waagent_extensions.package import remove_version
 
-_REMOVED = re.compile(r"^\..+-\d[\w.]*\.removed$")
+_REMOVED = re.compile(r"\..+-\d[\w.]*\.removed\Z")
 
 
 def remove_orphans(layout: Layout, handlers: Iterable[Handler], log: Log) -> None:
@@ -20,22 +20,51 @@ def remove_orphans(layout: Layout, handlers: Iterable[Handler], log: Log) -> Non
 
     Only directories that carry what the agent writes are ours; a stranger's ``name-1.2`` stays.
     """
-    wanted = tuple(handlers)
-    installed = layout.installed()
-    gone = set(order.orphans((handler.name for handler in installed), wanted))
-    for handler in installed:
-        if handler.name in gone:
-            log.info(f"Remove orphaned extension handler directory: {handler.base}")
-            try:
-                remove_version(handler)
-            except OSError as problem:
-                log.warning(f"Removing {handler.base} failed: {problem}")
+    for handler in orphans(layout, handlers):
+        log.info(f"Remove orphaned extension handler directory: {handler.base}")
+        try:
+            remove_version(handler)
+        except OSError as problem:
+            log.warning(f"Removing {handler.base} failed: {problem}")
     present = {(handler.name, handler.version) for handler in layout.installed()}
     for name, version, path in layout.stray_packages():
-        if (name, version) not in present:
+        if (name, version) not in present and _is_package(path):
             log.info(f"Remove orphaned extension package: {path}")
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+
+def orphans(layout: Layout, handlers: Iterable[Handler]) -> list[HandlerDir]:
+    """Return the directories of ours whose handlers are none of *handlers*."""
+    installed = layout.installed()
+    gone = set(order.orphans((handler.name for handler in installed), handlers))
+    return [handler for handler in installed if handler.name in gone and _is_ours(handler)]
+
+
+def _is_ours(handler: HandlerDir) -> bool:
+    """Return whether the agent wrote into a directory: a name that looks like a handler's proves nothing (§11.7 D2)."""
+    with contextlib.suppress(OSError, StateError):
+        state = read_limited(handler.state_file, 64).decode("ascii", "replace").strip()
+        if state in records.STATES:
+            return True
+    with contextlib.suppress(StateError):
+        environment = read_json(handler.environment, 1 << 20)
+        first = environment[0] if isinstance(environment, list) and environment else None
+        return isinstance(first, dict) and first.get("name") == handler.name and "handlerEnvironment" in first
+    return False
+
+
+def _is_package(path: str) -> bool:
+    """Return whether a zip file was a handler's package: named as the agent names them, or with a manifest in it."""
+    if "__" in os.path.basename(path) and "." in os.path.basename(path).partition("__")[0]:
+        return True
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(os.path.basename(name) == "HandlerManifest.json" for name in archive.namelist())
+    except Exception:  # whatever it is, it is nothing of ours
+        return False
 
 
 def recover(layout: Layout, log: Log) -> None:

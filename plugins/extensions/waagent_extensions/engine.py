@@ -19,10 +19,9 @@ from waagent import (
     GoalStateReport,
     Handler,
     HandlerReport,
-    NoAnswer,
     Veto,
 )
-from waagent_extensions import cleanup, codes, commands, facts, order, records, statusfile, validity
+from waagent_extensions import cleanup, codes, commands, facts, order, permission, records, statusfile, validity
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.environment import make_directories, write_handler_environment
 from waagent_extensions.fetch import Catalogue, DownloadFailed
@@ -37,7 +36,6 @@ from waagent_extensions.work import Work, record_failure
 RETRY_AFTER = (5.0, 30.0, 120.0)
 """Seconds before each further try of a failed download within one goal state."""
 _RETRY = Outcome(order.RETRY)
-_OPERATIONS = {"enabled": "enable", "disabled": "disable", "uninstall": "uninstall"}
 
 
 class Engine:
@@ -370,7 +368,7 @@ class Engine:
         log.verbose(f"Target handler state: {unit.handler.state} [{goal_state.id}]")
         if unit.extension is not None:
             log.info(f"Requested extension state: {unit.wanted}")
-        veto = self._veto(unit)
+        veto = permission.refusal(site.agent, unit)
         if veto is not None:
             return self._block(unit, veto, began)
         failure: HandlerError | None
@@ -401,20 +399,6 @@ class Engine:
                 log.info(f"Trying again in {pause:.0f} s ({done + 1} of {len(RETRY_AFTER)})")
                 return Outcome(order.RETRY, str(failure), self._clock() + pause)
         return Outcome(order.FAILED, str(failure), code=failure.code, operation=failure.operation, began=began)
-
-    def _veto(self, unit: Unit) -> Veto | None:
-        site = self.site
-        operation = _OPERATIONS.get(unit.handler.state, unit.handler.state)
-        if not site.agent.config.boolean("Extensions.Enabled"):
-            where = site.agent.config.origin("Extensions.Enabled").file or "/etc/waagent.conf"
-            return Veto(
-                f"Extension '{unit.full_name}' will not be processed since extension processing is disabled. To enable "
-                f"extension processing, set Extensions.Enabled=y in '{where}'"
-            )
-        try:
-            return site.agent.hooks.allow_extension(site.agent, unit.handler, operation)
-        except NoAnswer as problem:
-            return Veto(f"Extension will not be processed: {problem}")
 
     def _block(self, unit: Unit, veto: Veto, began: float) -> Outcome:
         """Report a refused unit so that the platform fails fast (extensions §15.2, §17)."""

@@ -150,6 +150,30 @@ EXTENSION_ROWS = {
 _UPDATE_FAILED = 1008
 
 
+_SUMMARIES = {
+    "reset": "forget the failed update of {name} {version}",
+    "fetch": "get the package of {name} {version}",
+    "settings": "write the settings of {name} {version}",
+    "mark-old-disabled": "record that {name} {version} is disabled",
+    "carry": "carry status over to {name} {version}",
+    "remove-old": "remove {name} {version}",
+    "mark-installed": "record that {name} {version} is installed",
+    "mark-enabled": "record that {name} {version} is enabled",
+    "forget-extension": "remove the settings of a disabled extension of {name} {version}",
+    "tidy": "remove superseded versions of {name}",
+    "mark-disabled": "record that {name} {version} is disabled",
+    "remove": "remove {name}",
+}
+
+
+def summary(action: Action, name: str) -> str:
+    """Return what *action* does to the handler *name*, for people."""
+    if action.kind == "command":
+        whose = f"{name}.{action.extension}" if action.extension else name
+        return f"run {action.operation} of {whose} {action.version}"
+    return _SUMMARIES[action.kind].format(name=name, version=action.version)
+
+
 def may_stop_before(action: Action, facts: Facts) -> bool:
     """Return whether a newer goal state may take over before *action*: no command and no download begins any more.
 

@@ -11,7 +11,7 @@ import attrs
 from waagent import GoalState, HealthCheck, LogSource, Periodic, Plan, StatusReport, Step, hookimpl
 
 if TYPE_CHECKING:
-    from waagent import Agent
+    from waagent import Agent, Command
     from waagent_extensions.cloudinit import CloudInitWait
     from waagent_extensions.convergence import Convergence
     from waagent_extensions.engine import Engine
@@ -88,6 +88,13 @@ class ExtensionsPlugin:
             return [Step("forget", summary, lambda: cleanup.forget_instance(layout), gives={"files": []})]
 
         return Plan(f"extensions of {old}", lambda: {"files": cleanup.instance_files(layout)}, missing)
+
+    @hookimpl
+    def declare_commands(self) -> list[Command]:
+        """Bring ``waagent extensions list``, ``show`` and ``plan``."""
+        from waagent_extensions.commandline import COMMANDS
+
+        return list(COMMANDS)
 
     @hookimpl
     def check_health(self, agent: Agent) -> list[HealthCheck]:

@@ -50,12 +50,12 @@ class Reporter:
         goal_state = view.goal_state or self._adopted()
         if goal_state is None:
             return StatusReport(features=FEATURES, busy=view.busy)
-        handlers = self._from_disk() if view.from_disk else self._from_goal_state(view, goal_state)
+        handlers = tuple(self._from_disk() if view.from_disk else self._from_goal_state(view, goal_state))
         return StatusReport(
-            handlers=tuple(handlers),
+            handlers=handlers,
             goal_state=view.aggregate,
             features=FEATURES,
-            details=_details(view, goal_state),
+            details=_details(view, goal_state, handlers),
             busy=view.busy,
         )
 
@@ -309,12 +309,32 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-def _details(view: View, goal_state: ExtensionsGoalState) -> dict[str, Any]:
+def _bare(item: HandlerReport) -> dict[str, Any]:
+    extension = item.extension
+    document: dict[str, Any] = {
+        "name": item.name,
+        "version": item.version,
+        "status": item.status,
+        "code": item.code,
+        "extension": None,
+    }
+    if extension is not None:
+        document["extension"] = {
+            "name": extension.name if item.multi_config else None,
+            "sequenceNumber": extension.sequence_number,
+            "status": extension.status,
+            "code": extension.code,
+        }
+    return document
+
+
+def _details(view: View, goal_state: ExtensionsGoalState, handlers: tuple[HandlerReport, ...]) -> dict[str, Any]:
     """Return what the public status copy shows: no output of commands, no messages of handlers."""
     details: dict[str, Any] = {
         "goalState": goal_state.id,
         "busy": view.busy,
         "outcomes": {name: outcome.kind for name, outcome in view.outcomes.items()},
+        "handlers": [_bare(item) for item in handlers],
     }
     running = view.running
     if running is not None:
@@ -322,6 +342,7 @@ def _details(view: View, goal_state: ExtensionsGoalState) -> dict[str, Any]:
             "extension": view.running_unit or running.order.handler,
             "version": running.order.version,
             "operation": running.order.operation,
+            "id": running.order.id,
             "since": utc(running.started),
             "deadline": utc(running.started + running.order.timeout),
         }

@@ -192,20 +192,22 @@ class Site:
 
     def failed_disables(self, handler: str) -> int:
         """Return in how many goal states in a row disabling *handler* failed."""
-        return self._counts().get(handler, 0)
+        return failed_disables(self.agent).get(handler, 0)
 
     def count_disable(self, handler: str, failed: bool) -> None:
         """Note that disabling *handler* failed once more, or that it needs no counting any more."""
-        counts = self._counts()
+        counts = failed_disables(self.agent)
         if failed:
             counts[handler] = counts.get(handler, 0) + 1
         elif counts.pop(handler, None) is None:
             return
         self.agent.state.save(_STATE, {"failed_disables": counts})
 
-    def _counts(self) -> dict[str, int]:
-        saved = self.agent.state.load(_STATE, {})
-        counts = saved.get("failed_disables") if isinstance(saved, dict) else None
-        if not isinstance(counts, dict):
-            return {}
-        return {str(name): count for name, count in counts.items() if isinstance(count, int)}
+
+def failed_disables(agent: Agent) -> dict[str, int]:
+    """Return in how many goal states in a row disabling failed, by handler."""
+    saved = agent.state.load(_STATE, {})
+    counts = saved.get("failed_disables") if isinstance(saved, dict) else None
+    if not isinstance(counts, dict):
+        return {}
+    return {str(name): count for name, count in counts.items() if isinstance(count, int)}

@@ -19,21 +19,6 @@ from waagent_extensions.planner import Action, Facts
 from waagent_extensions.records import HandlerStatus
 from waagent_extensions.site import Site
 
-_SUMMARIES = {
-    "reset": "forget the failed update of {name} {version}",
-    "fetch": "get the package of {name} {version}",
-    "settings": "write the settings of {name} {version}",
-    "mark-old-disabled": "record that {name} {version} is disabled",
-    "carry": "carry status over to {name} {version}",
-    "remove-old": "remove {name} {version}",
-    "mark-installed": "record that {name} {version} is installed",
-    "mark-enabled": "record that {name} {version} is enabled",
-    "forget-extension": "remove the settings of a disabled extension of {name} {version}",
-    "tidy": "remove superseded versions of {name}",
-    "mark-disabled": "record that {name} {version} is disabled",
-    "remove": "remove {name}",
-}
-
 
 class Work:
     """The work on one unit.
@@ -122,18 +107,13 @@ class Work:
     def _is_superseded(self, action: Action, unit: Facts) -> bool:
         if not self._superseded() or not planner.may_stop_before(action, unit):
             return False
-        self.log().info(f"Not begun, as there is a newer goal state: {self._summary(action)}")
+        self.log().info(f"Not begun, as there is a newer goal state: {planner.summary(action, self._handler.name)}")
         return True
-
-    def _summary(self, action: Action) -> str:
-        if action.kind == "command":
-            return f"run {action.operation} of {self._handler.name} {action.version}"
-        return _SUMMARIES[action.kind].format(name=self._handler.name, version=action.version)
 
     def _step(self, action: Action, unit: Facts) -> Step:
         return Step(
             action.name,
-            self._summary(action),
+            planner.summary(action, self._handler.name),
             run=lambda: self._do(action, unit),
             gives={"unit": planner.after(unit, action)},
         )
