@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         InvalidContainer,
         NoAnswer,
         NotOnThisRoot,
+        OvfError,
         PluginError,
         ProtocolError,
         ProtocolNotFound,
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from waagent.markers import HOOK_API, hookimpl
     from waagent.paths import Paths
     from waagent.plan import Plan, Step
+    from waagent.platform.certificates import ssh_public_key
+    from waagent.platform.kvp import report_to_pool
     from waagent.platform.leases import (
         lease_address,
         parse_isc_leases,
@@ -82,6 +85,14 @@ if TYPE_CHECKING:
         TelemetryEvent,
         TelemetryReceipt,
         UpdateReport,
+    )
+    from waagent.platform.ovf import (
+        DeployedKeyPair,
+        DeployedPublicKey,
+        ProvisioningDocument,
+        document_from_metadata,
+        parse_provisioning_document,
+        redact_provisioning_document,
     )
     from waagent.platform.recorded import load_goal_state
     from waagent.records import (
@@ -113,6 +124,7 @@ _PLACES = {
         "InvalidContainer",
         "NoAnswer",
         "NotOnThisRoot",
+        "OvfError",
         "PluginError",
         "ProtocolError",
         "ProtocolNotFound",
@@ -138,6 +150,8 @@ _PLACES = {
     "paths": ("Paths",),
     "plan": ("Plan", "Step"),
     "platform.leases": ("lease_address", "parse_isc_leases", "parse_networkd_lease", "parse_openbsd_leases"),
+    "platform.certificates": ("ssh_public_key",),
+    "platform.kvp": ("report_to_pool",),
     "platform.models": (
         "AgentFamily",
         "CertificateInfo",
@@ -162,6 +176,14 @@ _PLACES = {
         "UpdateReport",
     ),
     "platform.recorded": ("load_goal_state",),
+    "platform.ovf": (
+        "DeployedKeyPair",
+        "DeployedPublicKey",
+        "ProvisioningDocument",
+        "document_from_metadata",
+        "parse_provisioning_document",
+        "redact_provisioning_document",
+    ),
     "records": (
         "Command",
         "CommandResult",
@@ -196,9 +218,12 @@ __all__ = [  # noqa: RUF022  (by topic, as a reader looks for them)
     "timestamp", "write_atomic", "write_json",
     # DHCP leases: the platform's address (option 245)
     "lease_address", "parse_isc_leases", "parse_networkd_lease", "parse_openbsd_leases",
+    # the provisioning document, and what else provisioning asks of the platform's formats
+    "DeployedKeyPair", "DeployedPublicKey", "ProvisioningDocument", "document_from_metadata",
+    "parse_provisioning_document", "redact_provisioning_document", "report_to_pool", "ssh_public_key",
     # errors
     "AgentError", "CommandError", "ConfigError", "CryptError", "DhcpError", "ExtensionDownloadError",
-    "ExtensionsConfigError", "HttpError", "InvalidContainer", "NoAnswer", "NotOnThisRoot", "PluginError",
+    "ExtensionsConfigError", "HttpError", "InvalidContainer", "NoAnswer", "NotOnThisRoot", "OvfError", "PluginError",
     "ProtocolError", "ProtocolNotFound", "ResourceGone", "StateError", "Throttled", "VmSettingsNotSupported",
     "VmSettingsParseError", "VmSettingsSupportStopped",
 ]  # fmt: skip

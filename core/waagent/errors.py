@@ -58,6 +58,10 @@ class ProtocolNotFound(ProtocolError):
     """No endpoint speaks a version this agent speaks (wireserver §5)."""
 
 
+class OvfError(ProtocolError):
+    """The provisioning document cannot be used; names the element and what was expected (provisioning §3.3)."""
+
+
 class HttpError(ProtocolError):
     """A request ended without a success status.
 

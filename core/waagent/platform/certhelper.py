@@ -8,6 +8,7 @@ secret is on its command line. The object says ``op``, ``lib_dir`` and ``path`` 
   ``openssl`` → ``certificates`` (``thumbprint``, ``hasPrivateKey``) and ``warnings``; writes ``<T>.crt`` and
   ``<T>.prv`` into ``lib_dir``
 * ``decrypt-password``: ``data`` (as in the remote-access document), ``openssl`` → ``password``
+* ``ssh-public-key``: ``thumbprint`` → ``public_key``
 
 A failure is ``{"error": …}`` with exit code 1.
 
@@ -81,6 +82,32 @@ def decrypt_password(lib_dir: str, data: str, openssl: str | None = None) -> str
     return cms.password_text(_decrypt(lib_dir, cms.decode_base64(data), openssl))
 
 
+def ssh_public_key(lib_dir: str, thumbprint: str) -> str:
+    """Return the public key of the certificate ``<T>.crt`` in OpenSSH form (provisioning §8.4).
+
+    Raises:
+        CryptError: there is no such certificate, or its key is of a kind that SSH does not have.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    from waagent.errors import CryptError, StateError
+    from waagent.files import read_limited
+    from waagent.platform.names import as_file_name
+
+    name = as_file_name(thumbprint) + ".crt"
+    try:
+        data = read_limited(os.path.join(lib_dir, name), 1 << 20)
+    except (OSError, StateError):
+        raise CryptError(f"Can't find {name}") from None
+    try:
+        key = x509.load_pem_x509_certificate(data).public_key()
+        line = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    except Exception as problem:
+        raise CryptError(f"{name} holds no key for SSH: {type(problem).__name__}") from problem
+    return line.decode("ascii")
+
+
 def write_if_other(path: str, data: bytes) -> bool:
     """Write a secret file, 0600, in one step; one with this content is left alone. Return whether it was written."""
     from waagent.errors import StateError
@@ -117,6 +144,8 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
         return {"certificates": certificates, "warnings": warnings}
     if operation == "decrypt-password":
         return {"password": decrypt_password(lib_dir, str(request["data"]), openssl)}
+    if operation == "ssh-public-key":
+        return {"public_key": ssh_public_key(lib_dir, str(request["thumbprint"]))}
     raise ValueError(f"no such operation: {operation}")
 
 

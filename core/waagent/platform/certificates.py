@@ -69,6 +69,15 @@ def decrypt_password(paths: Paths, encrypted: str, *, openssl: str = OPENSSL) ->
     return str(_ask(paths, {"op": "decrypt-password", "data": encrypted, "openssl": openssl})["password"])
 
 
+def ssh_public_key(paths: Paths, thumbprint: str) -> str:
+    """Return the public key of a certificate that lies in the state directory, as one line in OpenSSH form.
+
+    Raises:
+        CryptError: there is no such certificate, or its key is of a kind that SSH does not have.
+    """
+    return str(_ask(paths, {"op": "ssh-public-key", "thumbprint": thumbprint})["public_key"])
+
+
 def _ask(paths: Paths, request: dict[str, Any]) -> dict[str, Any]:
     what = request["op"]
     request.update(lib_dir=paths.lib_dir, path=sys.path)

@@ -5,7 +5,7 @@ and US-ASCII. A declaration that says ``utf-16`` over UTF-8 bytes is accepted to
 leaves behind. Every other encoding, a document type declaration, any entity but XML's own five, more than 16 MiB, more
 than 64 levels and more than 250 000 elements are refused.
 
-Elements are known by their local name; namespaces carry no meaning in these documents.
+Elements are known by their local name; namespaces carry no meaning in most of these documents.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ MAX_ELEMENTS = 250_000
 _ENCODINGS = frozenset({"utf-8", "utf8", "utf-16", "utf-16le", "utf-16be", "us-ascii", "ascii"})
 _DECLARED = re.compile(r"<\?xml\s[^>]{0,200}?\sencoding\s*=\s*[\"']([^\"'>]{1,40})[\"']")
 _TEXT_LIMIT = 40
+_SEPARATOR = " "
 
 
 class Element:
     """One element: its local name, attributes, children in order, and its own text.
 
     Attributes:
-        tag: the name without a namespace prefix.
+        tag: the name without a namespace prefix; ``{uri}name`` where the parser was asked for namespaces.
         attributes: as written; values are not stripped.
         children: the child elements, in document order.
-        text: the element's own text and CDATA, joined and stripped of surrounding white space (DIFF-6).
+        text: the element's own text and CDATA, joined, and stripped of surrounding white space (DIFF-6) unless the
+            parser was asked to leave it.
     """
 
     __slots__ = ("attributes", "children", "tag", "text")
@@ -103,13 +105,17 @@ def decode(data: bytes, document: str) -> str:
     return text
 
 
-def parse(data: bytes, document: str, root: str | None = None) -> Element:
+def parse(
+    data: bytes, document: str, root: str | None = None, *, namespaces: bool = False, strip: bool = True
+) -> Element:
     """Parse *data* into its root element.
 
     Args:
         data: the bytes as they came.
         document: the document's name, for messages.
         root: the name that the root element must have, ``None`` for any.
+        namespaces: names are ``{uri}name``, for documents whose prefixes are not stable.
+        strip: take white space off the ends of texts.
 
     Raises:
         ProtocolError: not well-formed, refused by the rules of this module, or another root.
@@ -118,8 +124,8 @@ def parse(data: bytes, document: str, root: str | None = None) -> Element:
     # The expat binding goes on in C after a handler has raised, so the declaration is refused before it sees it.
     if _has_doctype(text):
         raise ProtocolError(f"{document}: expected no document type declaration, found one")
-    builder = _Builder(document)
-    parser = expat.ParserCreate()
+    builder = _Builder(document, namespaces, strip)
+    parser = expat.ParserCreate(namespace_separator=_SEPARATOR if namespaces else None)
     parser.buffer_text = True
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
@@ -163,8 +169,10 @@ def _has_doctype(text: str) -> bool:
 class _Builder:
     """Builds the tree from the parser's calls."""
 
-    def __init__(self, document: str) -> None:
+    def __init__(self, document: str, namespaces: bool, strip: bool) -> None:
         self.document = document
+        self.namespaces = namespaces
+        self.strip = strip
         self.root: Element | None = None
         self.stack: list[Element] = []
         self.pieces: list[list[str]] = []
@@ -176,7 +184,12 @@ class _Builder:
             raise ProtocolError(f"{self.document}: expected at most {MAX_ELEMENTS} elements, found more")
         if len(self.stack) >= MAX_DEPTH:
             raise ProtocolError(f"{self.document}: expected at most {MAX_DEPTH} levels of elements, found more")
-        element = Element(name.rpartition(":")[2], attributes)
+        if self.namespaces:
+            uri, separator, local = name.rpartition(_SEPARATOR)
+            name = f"{{{uri}}}{local}" if separator else name
+        else:
+            name = name.rpartition(":")[2]
+        element = Element(name, attributes)
         if self.stack:
             self.stack[-1].children.append(element)
         else:
@@ -185,7 +198,8 @@ class _Builder:
         self.pieces.append([])
 
     def end(self, _name: str) -> None:
-        self.stack.pop().text = "".join(self.pieces.pop()).strip()
+        text = "".join(self.pieces.pop())
+        self.stack.pop().text = text.strip() if self.strip else text
 
     def characters(self, text: str) -> None:
         self.pieces[-1].append(text)
