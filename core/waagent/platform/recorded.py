@@ -7,6 +7,7 @@ import os
 from waagent.errors import ProtocolError
 from waagent.files import read_limited
 from waagent.platform.models import ExtensionsGoalState
+from waagent.redaction import MARK
 
 LIMIT = 16 << 20
 
@@ -30,7 +31,8 @@ def load_goal_state(path: str) -> ExtensionsGoalState:
     if head.startswith(b"<"):
         from waagent.platform.extensionsconfig import parse_extensions_config
 
-        return parse_extensions_config(data, incarnation)
+        # Where a URL's secret was cut out, the history's copy holds a mark that is no XML.
+        return parse_extensions_config(data.replace(MARK.encode(), b"redacted"), incarnation)
     if head.startswith(b"{"):
         from waagent.platform.vmsettings import parse_vm_settings
 
