@@ -19,6 +19,7 @@ ResourceDisk.Format=n
 ResourceDisk.EnableSwap=n
 Logs.Collect=n
 Logs.Console=n
+Protocol.EndpointDiscovery=static
 AutoUpdate.Enabled=n
 OS.EnableFirewall=n
 Extensions.GoalStatePeriod=6

@@ -28,24 +28,27 @@ from waagent_fabric import Fabric, HandlerSpec, SettingsSpec
 NAME, VERSION = "Example.Quick", "1.0.0"
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWNET = 0x20000, 0x4000000, 0x40000000
 
-# What is measured: key, words, unit, how two numbers are compared.
+# What is measured: key, words, unit.
 ROWS = (
     ("rss", "resident memory, idle with one extension (RSS)", "MB"),
     ("pss", "the same, shared pages divided (PSS)", "MB"),
     ("cpu_idle", "CPU idle, share of one core", "%"),
     ("requests", "requests idle, per hour", ""),
-    ("bytes", "bytes of request bodies idle, per hour", "kB"),
+    ("sent", "bytes of request bodies idle, per hour", "kB"),
+    ("received", "bytes of answers idle, per hour", "kB"),
     ("connections", "TCP connections opened idle, per hour", ""),
     ("forks", "processes started while idle, per hour", ""),
     ("first_request", "start → first goal-state request", "s"),
     ("first_status", "start → first status uploaded", "s"),
     ("cpu_start", "CPU spent until then", "s"),
-    ("first_install", "first goal state with an extension → success in the blob", "s"),
     ("handler_start", "new settings → handler starts, median", "s"),
     ("success", "new settings → success in the blob, median", "s"),
+    ("first_install", "a new handler → success in the blob, median", "s"),
     ("twenty", "20 extensions in one goal state → all successes in the blob", "s"),
+    ("one_of_twenty", "new settings for one of those 20 → its success in the blob", "s"),
     ("many", "200 extensions in one goal state → all successes in the blob", "s"),
     ("many_cpu", "CPU of the agent and its handlers for those 200", "s"),
+    ("many_growth", "memory above idle after those 200 (RSS)", "MB"),
 )
 
 
@@ -69,25 +72,13 @@ def enter_namespaces() -> None:
         subprocess.run(command.split(), check=True)
 
 
-def goal(sequence: int, count: int = 1) -> list[HandlerSpec]:
-    """Return a desired state of *count* quick handlers."""
-    return [
-        HandlerSpec(
-            NAME if number == 0 else f"{NAME}{number}",
-            VERSION,
-            settings=[SettingsSpec(public={"n": sequence}, sequence_number=sequence)],
-        )
-        for number in range(count)
-    ]
-
-
-def successes(document: dict[str, Any] | None, sequence: int) -> int:
-    """Return how many extensions the status document reports as successful for *sequence*."""
-    found = 0
+def successes(document: dict[str, Any] | None) -> set[tuple[str, int]]:
+    """Return handler and sequence number of every extension that the status document reports as successful."""
+    found = set()
     for item in (document or {}).get("aggregateStatus", {}).get("handlerAggregateStatus", ()):
         settings = item.get("runtimeSettingsStatus") or {}
-        status = settings.get("settingsStatus", {}).get("status", {}).get("status")
-        found += str(settings.get("sequenceNumber")) == str(sequence) and status == "success"
+        if settings.get("settingsStatus", {}).get("status", {}).get("status") == "success":
+            found.add((str(item["handlerName"]), int(settings["sequenceNumber"])))
     return found
 
 
@@ -100,20 +91,28 @@ class Bench:
         self.events = events
         self.arguments = arguments
         self.pid = 0
-        self.sequence = 0
         self.results: dict[str, float] = {}
 
-    def wait(self, sequence: int, count: int, timeout: float) -> float:
-        """Wait for *count* successes; return when the document came."""
-        self.fabric.wait_for(lambda: successes(self.fabric.status, sequence) >= count, timeout, f"{count} successes")
-        return next(record.time for record in self.fabric.statuses if successes(record.document, sequence) >= count)
-
-    def publish(self, count: int = 1) -> float:
-        """Publish the next goal state; return when."""
-        self.sequence += 1
+    def publish(self, wanted: dict[str, int]) -> float:
+        """Publish a goal state with these handlers and the sequence numbers of their settings; return when."""
+        handlers = [
+            HandlerSpec(name, VERSION, settings=[SettingsSpec(public={"n": number}, sequence_number=number)])
+            for name, number in wanted.items()
+        ]
         now = time.time()
-        self.fabric.publish(goal(self.sequence, count))
+        self.fabric.publish(handlers)
         return now
+
+    def wait(self, wanted: dict[str, int], timeout: float) -> float:
+        """Wait until these are successful in the status blob; return when the document came."""
+        awaited = set(wanted.items())
+        words = f"the success of {len(awaited)}"
+        self.fabric.wait_for(lambda: awaited <= successes(self.fabric.status), timeout, words)
+        return next(record.time for record in self.fabric.statuses if awaited <= successes(record.document))
+
+    def new_package(self, name: str) -> None:
+        """Offer the package of another quick handler."""
+        self.fabric.add_package(name, VERSION, package(name))
 
     def say(self, words: str) -> None:
         """Tell the reader of the terminal where the run is."""
@@ -123,10 +122,11 @@ class Bench:
         """Do everything; return the results by key."""
         try:
             self.start()
-            self.first_install()
             self.idle()
             self.reaction()
+            self.installs()
             self.crowd("twenty", 20, 600)
+            self.one_of_twenty()
             if self.arguments.many:
                 self.crowd("many", self.arguments.many, 2400)
         finally:
@@ -144,16 +144,13 @@ class Bench:
         self.results["cpu_start"] = cpu(self.pid)
         self.results["first_status"] = self.fabric.statuses[0].time - self.agent.started
 
-    def first_install(self) -> None:
-        self.say("first install")
-        time.sleep(8)
-        published = self.publish()
-        self.results["first_install"] = self.wait(self.sequence, 1, 120) - published
-
     def idle(self) -> None:
         seconds = self.arguments.idle
+        self.publish({NAME: 0})
+        self.wait({NAME: 0}, 120)
         self.say(f"idle for {seconds:.0f} s")
         time.sleep(20)
+        known = {(record.server, record.peer) for record in self.fabric.requests}
         self.fabric.clear_records()
         family = tree(self.pid)
         self.events.watch(family)
@@ -165,8 +162,10 @@ class Bench:
         self.results["forks"] = self.events.started() * hour
         requests = self.fabric.requests
         self.results["requests"] = len(requests) * hour
-        self.results["bytes"] = sum(record.size for record in requests) * hour / 1000
-        self.results["connections"] = self.fabric.connections * hour
+        self.results["sent"] = sum(record.size for record in requests) * hour / 1000
+        self.results["received"] = sum(record.answered for record in requests) * hour / 1000
+        fresh = {(record.server, record.peer) for record in requests} - known
+        self.results["connections"] = len(fresh) * hour
         used = memory(self.pid)
         self.results["rss"], self.results["pss"] = used.rss, used.pss
         for pid, rss, pss, words in used.processes:
@@ -174,26 +173,50 @@ class Bench:
 
     def reaction(self) -> None:
         starts, ends = [], []
-        for number in range(self.arguments.rounds):
-            self.say(f"new settings {number + 1} of {self.arguments.rounds}")
-            time.sleep(6.5 + 6 * number / self.arguments.rounds)  # every part of a period is met once
+        for number in range(1, self.arguments.rounds + 1):
+            self.say(f"new settings {number} of {self.arguments.rounds}")
+            self.pause(number)
             before = len(self.agent.handler_starts())
-            published = self.publish()
-            ends.append(self.wait(self.sequence, 1, 120) - published)
+            published = self.publish({NAME: number})
+            ends.append(self.wait({NAME: number}, 120) - published)
             starts.append(self.agent.handler_starts()[before] - published)
-        if starts:
-            self.results["handler_start"] = statistics.median(starts)
-            self.results["success"] = statistics.median(ends)
+        self.results["handler_start"] = statistics.median(starts)
+        self.results["success"] = statistics.median(ends)
+
+    def installs(self) -> None:
+        ends = []
+        for number in range(1, self.arguments.rounds + 1):
+            self.say(f"a new handler {number} of {self.arguments.rounds}")
+            name = f"Example.New{number}"
+            self.new_package(name)
+            self.pause(number)
+            published = self.publish({name: 0})
+            ends.append(self.wait({name: 0}, 120) - published)
+        self.results["first_install"] = statistics.median(ends)
+
+    def pause(self, number: int) -> None:
+        """Let the last change settle; over all rounds every part of a period is met once."""
+        time.sleep(6.5 + 6 * number / self.arguments.rounds)
 
     def crowd(self, key: str, count: int, timeout: float) -> None:
         self.say(f"{count} extensions in one goal state")
-        for number in range(1, count):
-            self.fabric.add_package(f"{NAME}{number}", VERSION, package(f"{NAME}{number}"))
+        wanted = {f"Example.{key.title()}{number}": 0 for number in range(count)}
+        for name in wanted:
+            self.new_package(name)
         time.sleep(8)
         spent = cpu(self.pid)
-        published = self.publish(count)
-        self.results[key] = self.wait(self.sequence, count, timeout) - published
+        published = self.publish(wanted)
+        self.results[key] = self.wait(wanted, timeout) - published
         self.results[f"{key}_cpu"] = cpu(self.pid) - spent
+        time.sleep(12)  # short-lived helpers have left
+        self.results[f"{key}_growth"] = memory(self.pid).rss - self.results["rss"]
+
+    def one_of_twenty(self) -> None:
+        self.say("one of twenty changes")
+        time.sleep(9)
+        wanted = {f"Example.Twenty{number}": int(number == 7) for number in range(20)}
+        published = self.publish(wanted)
+        self.results["one_of_twenty"] = self.wait({"Example.Twenty7": 1}, 600) - published
 
 
 def package(name: str) -> dict[str, bytes | str]:

@@ -122,6 +122,7 @@ class RequestRecord:
         peer: the client's address; the number of different ones is the number of connections.
         seconds: until the answer was handed over.
         fault: kind of the fault that hit it, ``None`` for none.
+        answered: bytes of the answer's body.
     """
 
     time: float
@@ -134,6 +135,7 @@ class RequestRecord:
     peer: tuple[str, int]
     seconds: float
     fault: str | None = None
+    answered: int = 0
 
     def header(self, name: str) -> str | None:
         """Return a header by name in any case."""

@@ -176,10 +176,13 @@ class Server:
         )
         with self._platform.changed:
             fault = self._platform.faults.pick(self.name, request.method, target)
-        status = 0
+        status = answered = 0
         try:
             response = await self._answer(request, exchange, fault)
-            status = 0 if response is None else response.status
+            if response is not None:
+                status = response.status
+                content = getattr(response, "body", None)
+                answered = len(content) if isinstance(content, bytes) else 0
         except Exception:
             # An error of the fabric must not pass for one of the platform's answers.
             exchange.complain("fabric", traceback.format_exc())
@@ -198,6 +201,7 @@ class Server:
                     peer=tuple(peer[:2]) if peer else ("", 0),
                     seconds=time.monotonic() - clock,
                     fault=None if fault is None else fault.kind,
+                    answered=answered,
                 )
             )
         if response is None:
