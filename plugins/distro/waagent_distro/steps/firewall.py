@@ -37,7 +37,8 @@ def nft_script(endpoint: str, uid: int) -> str:
     rule = f"ip daddr {endpoint} tcp dport != 53 meta skuid != {uid} ct state invalid,new counter drop"
     return (
         f"add table ip {TABLE}\ndelete table ip {TABLE}\n"
-        f"table ip {TABLE} {{\n chain output {{\n  type filter hook output priority 0; policy accept;\n  {rule}\n }}\n}}\n"
+        f"table ip {TABLE} {{\n chain output {{\n"
+        f"  type filter hook output priority 0; policy accept;\n  {rule}\n }}\n}}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""``azurelinux``, ``mariner``, ``azurecontainerlinux``: Azure's own (spec/distro.md §4.6). networkd runs the network."""
+"""``azurelinux``, ``mariner``, ``azurecontainerlinux``: Azure's own distributions (spec/distro.md §4.6)."""
 
 from waagent_distro.systems.shared import binary_directory, configure_sshd
 

@@ -1,4 +1,4 @@
-"""``rhel``: Red Hat Enterprise Linux, and with it CentOS, AlmaLinux, Rocky, Oracle, CloudLinux (spec/distro.md §4.3)."""
+"""``rhel``: Red Hat Enterprise Linux; CentOS, AlmaLinux, Rocky, Oracle, CloudLinux through ``ID_LIKE`` (§4.3)."""
 
 from __future__ import annotations
 
