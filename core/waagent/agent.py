@@ -47,7 +47,7 @@ class Agent:
         events: what happened, for log and telemetry.
         state: small values that outlive the process.
         stopping: set when the process was asked to end; long work looks at it.
-        platform: the wire; ``None`` where nothing talks to it.
+        platform: the wire; ``None`` where nothing talked to it yet (see :meth:`connect`).
     """
 
     version: str
@@ -65,6 +65,7 @@ class Agent:
     _executor: Executor | None = None
     _on_status_request: Callable[[], object] | None = None
     _lanes: dict[str, Lane] = attrs.field(factory=dict)
+    _phases: dict[str, threading.Event] = attrs.field(factory=dict)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     @property
@@ -122,6 +123,27 @@ class Agent:
         from waagent.plan import Executor
 
         return Executor(Journal(os.path.join(directory, self.role + ".jsonl")), self.log)
+
+    def connect(self) -> Platform:
+        """Return the platform; made now in a process that had none yet (the boot stage, a command)."""
+        with self._lock:
+            if self.platform is None:
+                from waagent.platform.client import Platform
+
+                self.platform = Platform(
+                    self.config, self.paths, self.log, self.events, version=self.version, stopping=self.stopping
+                )
+            return self.platform
+
+    def wait_for_phase(self, name: str, seconds: float) -> bool:
+        """Wait until the plans of a phase of the boot stage have ended; return whether they have.
+
+        Args:
+            name: ``disk``, the only phase that runs beside others. In a process that runs no phases nothing waits.
+            seconds: at most.
+        """
+        phase = self._phases.get(name)
+        return phase is None or phase.wait(seconds)
 
     @property
     def plugins_loaded(self) -> bool:
@@ -205,6 +227,10 @@ class Agent:
             options.setdefault(plugin, []).append(option)
         for plugin, declared in options.items():
             self.config.declare(plugin, declared)  # type: ignore[arg-type]
+
+    def begin_phase(self, name: str) -> threading.Event:
+        """Say that a phase runs beside others; the event is to be set when it has ended."""
+        return self._phases.setdefault(name, threading.Event())
 
     def use_loop(self, loop: Loop, on_status_request: Callable[[], object] | None = None) -> None:
         """Let lanes and timers run on *loop*."""

@@ -195,6 +195,11 @@ class Distro:
         """Name and version for people."""
         return self.facts.pretty
 
+    @property
+    def may_change(self) -> bool:
+        """Whether operations that change the machine are answered under this root at all (ruling 7)."""
+        return self.facts.root == "/" or self._hooks.any_root
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         # Private names too: a copy or a pickle asks for them before __init__ has run.
         traits = None if name.startswith("_") else self._hooks.operation(name)

@@ -199,6 +199,11 @@ class Hooks:
         traits = self._registry.traits.get(name)
         return traits if traits is not None and traits.kind == OPERATION else None
 
+    @property
+    def any_root(self) -> bool:
+        """Whether a plugin is here that changes nothing outside the agent's root (ruling 7)."""
+        return self._registry.any_root
+
     def call_operation(self, name: str, arguments: Mapping[str, Any], *, any_root_only: bool = False) -> Any:
         """Return the first answer to the distribution operation *name*.
 

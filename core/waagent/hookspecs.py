@@ -162,13 +162,15 @@ def on_network_change(agent: Agent) -> Plans:
 def on_vm_identity_change(agent: Agent, old: str, new: str) -> Plans:
     """React to being another virtual machine than before.
 
-    When: the machine's unique id differs from the recorded one: cloned, moved, or resumed from hibernation.
+    When: at a start of the service, before ``on_boot``: the machine's unique id differs from the recorded one: it is a
+        copy, or was moved.
     Arguments: ``agent``; ``old``, ``new``: the unique ids, upper-case GUIDs.
     Returns: a plan, several, or ``None``.
     Answers: all; the plans run in call order.
     Failure: logged and counted; the other plugins' plans run.
     Deadline: 30 s for making the plans.
-    Again: yes, until the new id is recorded, which is after the plans.
+    Again: only when the agent was killed or stopped before the new id was recorded, which is after the plans, also
+        after plans that failed.
     Example::
 
         @hookimpl

@@ -107,6 +107,11 @@ class Registry:
         self._any_root: set[str] = set()
         self._ordered: dict[str, tuple[Implementation, ...]] = {}
 
+    @property
+    def any_root(self) -> bool:
+        """Whether a plugin answers under any root (ruling 7)."""
+        return bool(self._any_root)
+
     def register(self, examined: Examined, standing: Standing) -> tuple[str, ...]:
         """Add an examined plugin and return the names of the hooks it implements.
 

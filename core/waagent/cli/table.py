@@ -19,6 +19,7 @@ CORE = (
     ("show-configuration", "print every option with its effective value", "show_configuration:run", False, False),
     ("config show", "print every option, with origins or as JSON", "config_show:run", False, False),
     ("config check", "read the configuration and print what is wrong with it", "config_check:run", False, False),
+    ("analyze", "print where the time went at the last start of the service", "analyze:run", False, False),
     ("daemon", "run the service in the foreground", "service:daemon", True, False),
     ("start", "run the service in the background", "start:run", True, False),
     ("run-exthandlers", "run the worker alone (the service starts it)", "service:worker", True, False),

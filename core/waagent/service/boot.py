@@ -17,6 +17,7 @@ from waagent.files import write_json
 from waagent.plugins import PluginHost
 from waagent.service.beats import BOOT_RESULT, DONE, PLUGIN_LIST
 from waagent.service.lock import Lock
+from waagent.service.vmidentity import VmIdentity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,9 +51,11 @@ class BootStage:
     def run(self) -> int:
         """Do what is missing; returns 0 also when a plan failed: that is in the log and in the status."""
         began = time.monotonic()
+        VmIdentity(self._agent).look(self._run_phase)
         plans = self._plans()
         if any(plans.values()):
             self._work(plans)
+        if self._results:
             self._write_results()
             self._agent.log.info(f"The boot stage is done after {time.monotonic() - began:.1f} s")
         self.report()
@@ -87,12 +90,19 @@ class BootStage:
         self._run_phase(plans[EARLY])
         disk = None
         if plans[DISK]:
-            disk = threading.Thread(target=self._run_phase, args=(plans[DISK],), name="Disk", daemon=True)
+            disk = threading.Thread(target=self._run_disk, args=(plans[DISK],), name="Disk", daemon=True)
+            self._agent.begin_phase(DISK)
             disk.start()
         self._run_phase(plans[PROVISION])
         self._run_phase(plans[AFTER])
         if disk is not None:
             disk.join()
+
+    def _run_disk(self, plans: list[tuple[str, Plan]]) -> None:
+        try:
+            self._run_phase(plans)
+        finally:
+            self._agent.begin_phase(DISK).set()
 
     def _run_phase(self, plans: list[tuple[str, Plan]]) -> None:
         agent = self._agent
