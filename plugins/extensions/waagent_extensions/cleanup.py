@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 from waagent import Handler, Log, StateError, ensure_dir, read_json, read_limited
-from waagent_extensions import order, package, records
+from waagent_extensions import order, package, records, unpacked
 from waagent_extensions.layout import HandlerDir, Layout
 from waagent_extensions.package import remove_version
 
@@ -78,6 +78,18 @@ def recover(layout: Layout, log: Log) -> None:
 
             shutil.rmtree(os.path.join(layout.lib_dir, entry), ignore_errors=True)
     _take_over_old_state(layout, log)
+
+
+def check_unpacked(layout: Layout, log: Log) -> None:
+    """After a start of the machine: have what a power cut damaged installed anew."""
+    for handler in unpacked.noted(layout):
+        problem = unpacked.damage(handler) if handler.exists() else ""
+        if problem:
+            log.warning(
+                f"The files of {handler.name} {handler.version} were damaged when the machine stopped: {problem}"
+            )
+            records.write_state(handler, records.NOT_INSTALLED)
+        unpacked.forget(handler)
 
 
 def _take_over_old_state(layout: Layout, log: Log) -> None:

@@ -21,7 +21,18 @@ from waagent import (
     HandlerReport,
     Veto,
 )
-from waagent_extensions import cleanup, codes, commands, facts, order, permission, records, statusfile, validity
+from waagent_extensions import (
+    cleanup,
+    codes,
+    commands,
+    facts,
+    order,
+    permission,
+    records,
+    statusfile,
+    unpacked,
+    validity,
+)
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.environment import make_directories, write_handler_environment
 from waagent_extensions.fetch import Catalogue, DownloadFailed
@@ -109,6 +120,8 @@ class Engine:
         self._recovered = True
         site = self.site
         cleanup.recover(site.layout, site.log)
+        if not site.ledger.pass_id:  # nothing was processed since the machine started
+            cleanup.check_unpacked(site.layout, site.log)
         for handler in site.layout.installed():
             # The places may have moved since: every handler finds the present ones (extensions §3).
             if os.path.isfile(handler.manifest):
@@ -167,9 +180,11 @@ class Engine:
             return
         if site.agent.config.boolean("Extensions.Enabled"):
             cleanup.remove_orphans(site.layout, goal_state.handlers, site.log)
-        if site.fetched_packages:
+        fresh = unpacked.noted(site.layout)
+        if fresh:
             os.sync()
-            site.fetched_packages = False
+            for handler in fresh:
+                unpacked.forget(handler)
         site.ledger.end()
         for leftover in site.runner.known():
             site.runner.release(leftover.id)  # on record already, when the process that ran it was killed

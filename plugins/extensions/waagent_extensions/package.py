@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from waagent import AgentError, write_atomic
-from waagent_extensions import codes
+from waagent_extensions import codes, unpacked
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.environment import make_directories, write_handler_environment
 from waagent_extensions.layout import HandlerDir, split_directory
@@ -82,8 +82,12 @@ def expand(
             budget = limits.total
             for member in members:
                 budget -= _extract(archive, member, partial, budget, stopped)
+        files = [member for member in members if not member.is_dir()]
+        entries = [(os.path.normpath(member.filename), member.file_size, member.CRC) for member in files]
         _carry_over(handler, partial)
         _swap(handler, partial)
+        # A package whose note is missing was not taken into use: what is done next is on record only later.
+        unpacked.note(handler, entries)
     except HandlerError:
         _discard(partial)
         raise
@@ -323,7 +327,7 @@ def remove_version(handler: HandlerDir) -> None:
     """Delete one version of a handler: first out of its place, so that a kill leaves nothing that looks whole."""
     import shutil
 
-    for path in (handler.zip,):
+    for path in (handler.zip, unpacked.note_path(handler)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     directory, name = os.path.split(handler.base)

@@ -90,8 +90,6 @@ class Site:
         self.history = History(agent.paths.lib("state", HISTORY))
         self.wake = Wake()
         self.stopping = False
-        self.fetched_packages = False
-        """A package was unpacked since the disk was last told to write everything down."""
         self._lock = threading.Lock()
         self._view = View()
         self._status_events: dict[str, float] = {}

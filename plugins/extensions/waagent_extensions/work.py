@@ -155,7 +155,6 @@ class Work:
 
     def _fetch(self, action: Action, unit: Facts) -> None:
         fetch.fetch_package(self._site, self._unit, self._handler, self._manifest, self.log())
-        self._site.fetched_packages = True
 
     def _settings(self, action: Action, unit: Facts) -> None:
         if self._unit.handler.multi_config and not handlermanifest.load(self._handler.manifest).multi_config:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import stat
 import threading
 import time
@@ -787,6 +788,53 @@ def test_an_agent_that_stops_while_a_plugin_waits_does_not_start_the_command(ben
     bench.restart()
     bench.number -= 1
     assert bench.apply(wanted(NAME, "1.4.2")) == ["install 1.4.2", "enable 1.4.2"]
+
+
+# --- Power cuts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("harm", "runs"),
+    [
+        (None, ["enable 1.4.2"]),
+        ("empty", ["install 1.4.2", "enable 1.4.2"]),
+        ("gone", ["install 1.4.2", "enable 1.4.2"]),
+        ("garbled", ["install 1.4.2", "enable 1.4.2"]),
+        ("changed by the handler", ["enable 1.4.2"]),
+        ("note", ["install 1.4.2", "enable 1.4.2"]),
+    ],
+)
+def test_a_package_that_a_power_cut_damaged_is_installed_anew(
+    bench: Bench, tmp_path: Path, harm: str | None, runs: list[str]
+) -> None:
+    bench.publish(NAME, "1.4.2", {"enable": f"[ -e {tmp_path}/go ] || sleep 60; succeed"})
+    bench.engine.offer(bench.goal(wanted(NAME, "1.4.2")))
+    thread = start(bench)
+    until(lambda: bench.trace() and bench.trace()[-1].startswith("enable"), "enable runs")
+    bench.engine.stop()
+    thread.join(10)
+    for pid in [int(p.read_text()) for p in Path(bench.agent.paths.run_dir).glob("commands/*/pid")]:
+        os.killpg(os.getpgid(pid), signal.SIGKILL)
+    victim = bench.handler_dir(NAME, "1.4.2") / "bin" / "run"
+    before, content = victim.stat(), victim.read_bytes()
+    if harm == "empty":
+        victim.write_bytes(b"")
+    elif harm == "gone":
+        victim.unlink()
+    elif harm == "garbled":
+        victim.write_bytes(bytes(len(content)))
+        os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif harm == "changed by the handler":
+        victim.write_bytes(content + b"# mine\n")
+    elif harm == "note":
+        (note,) = Path(bench.agent.paths.lib_dir).glob(".*.unpacked")
+        note.write_bytes(b"")
+    (tmp_path / "go").touch()
+    bench.boot()
+    assert bench.apply(wanted(NAME, "1.4.2")) == runs
+    assert bench.status() == {NAME: ("Ready", 0, "success", 0)}
+    assert ("were damaged when the machine stopped" in bench.log()) is (len(runs) == 2)
+    assert not list(Path(bench.agent.paths.lib_dir).glob(".*")), "once it is synced nothing needs to be checked"
 
 
 # --- Reporting while things run, leaving, coming back ----------------------------------------------------------------
