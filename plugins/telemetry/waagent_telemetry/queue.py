@@ -146,6 +146,11 @@ class Queue:
 
     def _list(self) -> list[str]:
         try:
-            return sorted(name for name in os.listdir(self.directory) if name.endswith(SUFFIX))
+            with os.scandir(self.directory) as entries:
+                return sorted(
+                    entry.name
+                    for entry in entries
+                    if entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False)
+                )
         except FileNotFoundError:
             return []
