@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from waagent import Handler, Log, StateError, ensure_dir, read_json, read_limited
+from waagent import Handler, Log, StateError, ensure_dir, read_json, read_limited, remove_leftovers
 from waagent_extensions import order, package, records, unpacked
 from waagent_extensions.layout import HandlerDir, Layout
 from waagent_extensions.package import remove_version
@@ -78,6 +78,9 @@ def recover(layout: Layout, log: Log) -> None:
 
             shutil.rmtree(os.path.join(layout.lib_dir, entry), ignore_errors=True)
     _take_over_old_state(layout, log)
+    for handler in layout.installed():
+        for directory in (handler.base, handler.config_dir, handler.status_dir):
+            remove_leftovers(directory)
 
 
 def check_unpacked(layout: Layout, log: Log) -> None:
