@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from waagent.agent import Agent
 
 
-@reads()
-def find_provisioning_media(agent: Agent) -> str | None:
-    """Find the device that holds the provisioning data. Reading.
+@reads(but=())
+def find_provisioning_media(agent: Agent, but: tuple[str, ...]) -> str | None:
+    """Find the device that may hold the provisioning data. Reading.
 
-    When: provisioning.
-    Arguments: ``agent``.
-    Returns: a device (``/dev/sr0``), or an empty text when there is none.
+    When: provisioning; once more for each device that turned out to hold something else.
+    Arguments: ``agent``; ``but``: devices that were looked at already, in vain.
+    Returns: the likeliest other device (``/dev/sr0``), or an empty text when there is none.
     Answers: the first.
     Failure: the next plugin is asked.
     Deadline: 120 s.
@@ -24,8 +24,9 @@ def find_provisioning_media(agent: Agent) -> str | None:
     Example::
 
         @hookimpl
-        def find_provisioning_media(agent):
-            return next(iter(sorted(glob.glob(agent.paths.at("/dev/cd[0-9]c")))), "")
+        def find_provisioning_media(agent, but):
+            found = sorted(glob.glob(agent.paths.at("/dev/cd[0-9]c")))
+            return next((device for device in found if device not in but), "")
     """
 
 

@@ -80,7 +80,7 @@ POLICIES: Mapping[str, Policy] = {
     "goal-state-part": Policy(),
     "health": Policy(attempts=30, delay=10.0, growing=False, total=300.0, waits=True),
     "provisioning-health": Policy(attempts=30, delay=10.0, growing=False, total=300.0, waits=True),
-    "role-properties": Policy(success=frozenset((202,))),
+    "role-properties": Policy(attempts=1, success=frozenset((202,))),  # best effort (provisioning §8.2)
     "telemetry": Policy(attempts=3, apart=True, least_pause=8.0),  # the service counts these calls by themselves
     "health-service": _ONCE,  # only a hint (DIFF-5)
     "host-versions": _ONCE,  # asked again by the next call that needs the host plugin

@@ -366,11 +366,11 @@ def restore_persistent_net_rules(agent: Agent) -> bool:
 
 
 @hookimpl
-def find_provisioning_media(agent: Agent) -> str:
+def find_provisioning_media(agent: Agent, but: tuple[str, ...]) -> str:
     """Look for an optical drive."""
     from waagent_distro.steps import media
 
-    return media.find(agent)
+    return media.find(agent, but=but)
 
 
 @hookimpl

@@ -201,11 +201,11 @@ def delete_broadcast_route(agent: Agent, interface: str) -> bool:
 
 
 @hookimpl
-def find_provisioning_media(agent: Agent) -> str:
+def find_provisioning_media(agent: Agent, but: tuple[str, ...]) -> str:
     """Look for ``cd0c`` and its like."""
     from waagent_distro.steps import media
 
-    return media.find(agent, ("cd[0-9]c",))
+    return media.find(agent, ("cd[0-9]c",), but)
 
 
 @hookimpl

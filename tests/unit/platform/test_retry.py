@@ -126,7 +126,7 @@ ROWS = {
     "versions": (1, []),
     "goal-state": (1, []),
     "goal-state-part": (6, [2, 3, 5, 8, 13]),
-    "role-properties": (6, [2, 3, 5, 8, 13]),
+    "role-properties": (1, []),
     "telemetry": (3, [2, 3]),
     "health-service": (1, []),
     "host-versions": (1, []),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from waagent import AgentError
@@ -22,8 +22,8 @@ _TRIES, _PAUSE, _BUDGET = 5, 5.0, 100.0
 _ALREADY = "already mounted"
 
 
-def find(agent: Agent, patterns: Sequence[str] = PATTERNS) -> str:
-    """Return the device that holds provisioning data, empty when there is none.
+def find(agent: Agent, patterns: Sequence[str] = PATTERNS, but: Collection[str] = ()) -> str:
+    """Return the likeliest device that may hold provisioning data, none of *but*; empty when there is no other.
 
     A disk that may be somebody's data (``vd*``) is only taken when its file system is one of optical media.
     """
@@ -34,6 +34,8 @@ def find(agent: Agent, patterns: Sequence[str] = PATTERNS) -> str:
     for pattern in patterns:
         for name in sorted(filter(re.compile(pattern + r"\Z").match, names), key=_natural):
             device = "/dev/" + name
+            if agent.paths.at(device) in but:
+                continue
             if not name.startswith("vd") or _is_optical(agent, device):
                 return agent.paths.at(device)
     return ""
