@@ -160,6 +160,7 @@ class Agent:
         cwd: str | None = None,
         output_limit: int | None = None,
         check: bool = False,
+        stop: threading.Event | None = None,
     ) -> Completed:
         """Run a command of the system; see :func:`waagent.commands.run`, which this is.
 
@@ -169,7 +170,9 @@ class Agent:
         from waagent import commands
 
         limit = commands.OUTPUT_LIMIT if output_limit is None else output_limit
-        return commands.run(argv, timeout=timeout, input=input, env=env, cwd=cwd, output_limit=limit, check=check)
+        return commands.run(
+            argv, timeout=timeout, input=input, env=env, cwd=cwd, output_limit=limit, check=check, stop=stop
+        )
 
     def lane(self, name: str) -> Lane:
         """Return the lane *name*, a thread of its own for work that may block; made when it is first asked for.

@@ -23,6 +23,7 @@ from waagent.errors import CommandError
 
 TYPE_CHECKING = False  # the resident worker does without the typing module
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
@@ -36,6 +37,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OURS = ("MALLOC_ARENA_MAX", "NOTIFY_SOCKET")
 _OUR_PREFIXES = ("PYTHON", "WAAGENT_", "WATCHDOG_")
 _PIECE = 64 << 10
+_STOP_LOOK = 0.5
 _unreaped: list[int] = []
 
 
@@ -102,6 +104,7 @@ def run(
     output_limit: int = OUTPUT_LIMIT,
     encoding: str = "utf-8",
     check: bool = False,
+    stop: threading.Event | None = None,
 ) -> Completed:
     """Run a command and wait for its end.
 
@@ -116,6 +119,7 @@ def run(
         output_limit: bytes kept of each stream, half from the beginning and half from the end.
         encoding: of its output; ``latin-1`` keeps every byte as one character.
         check: raise unless it ended with 0 in time.
+        stop: ends the command early, as if it were out of time, within a second of being set. For long waits.
 
     Raises:
         CommandError: only with *check*.
@@ -135,7 +139,7 @@ def run(
         data = input.encode() if isinstance(input, str) else input or b""
         child = _Child(started, feed, streams, data, output_limit)
         try:
-            timed_out = child.serve(None if timeout is None else begun + timeout)
+            timed_out = child.serve(None if timeout is None else begun + timeout, stop)
         finally:
             code = child.finish()
         seconds = time.monotonic() - begun
@@ -193,9 +197,9 @@ class _Child:
             self._pidfd = os.pidfd_open(pid)
             self._poll.register(self._pidfd, select.POLLIN)
 
-    def serve(self, end: float | None) -> bool:
+    def serve(self, end: float | None, stop: threading.Event | None = None) -> bool:
         """Exchange data until the command has ended; return whether it had to be ended."""
-        if self._wait(end, whole_group=False):
+        if self._wait(end, whole_group=False, stop=stop):
             return False
         self._signal(signal.SIGTERM)
         self._wait(time.monotonic() + GRACE, whole_group=True)
@@ -227,7 +231,7 @@ class _Child:
         with contextlib.suppress(OSError):
             os.killpg(self.pid, signum)
 
-    def _wait(self, end: float | None, whole_group: bool) -> bool:
+    def _wait(self, end: float | None, whole_group: bool, stop: threading.Event | None = None) -> bool:
         """Serve until the command has ended, or with *whole_group* also nobody holds its output any more."""
         pause = 0.001
         while True:
@@ -237,6 +241,10 @@ class _Child:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 return False
+            if stop is not None:
+                if stop.is_set():
+                    return False
+                left = _STOP_LOOK if left is None else min(left, _STOP_LOOK)
             if not self._ended and self._pidfd is None:
                 pause = min(pause * 2, 0.05)
                 left = pause if left is None else min(left, pause)

@@ -166,6 +166,20 @@ def wait_gone(pid: int) -> None:
         time.sleep(0.02)
 
 
+def test_a_long_wait_ends_when_the_agent_stops(tmp_path):
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    done = run(["sh", "-c", f"trap 'echo told >{tmp_path}/told; exit' TERM; sleep 60 & wait"], timeout=50, stop=stop)
+    assert done.timed_out
+    assert done.seconds < 10
+    assert (tmp_path / "told").read_text() == "told\n"
+
+
+def test_a_stop_that_never_comes_changes_nothing():
+    assert run(["sh", "-c", "sleep 0.7; echo x; exit 3"], stop=threading.Event()).returncode == 3
+    assert run(["echo", "x"], timeout=None, stop=threading.Event()).stdout == "x\n"
+
+
 def test_a_timeout_is_told_apart_in_the_error(monkeypatch):
     with pytest.raises(CommandError, match="was ended after") as caught:
         sh("sleep 60", timeout=0.2, check=True)
