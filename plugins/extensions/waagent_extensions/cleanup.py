@@ -78,6 +78,7 @@ def recover(layout: Layout, log: Log) -> None:
 
             shutil.rmtree(os.path.join(layout.lib_dir, entry), ignore_errors=True)
     _take_over_old_state(layout, log)
+    remove_leftovers(layout.lib_dir)
     for handler in layout.installed():
         for directory in (handler.base, handler.config_dir, handler.status_dir):
             remove_leftovers(directory)
