@@ -1,0 +1,40 @@
+"""The plugin ``network``: a restarted DHCP client loses routes, and others want to know (provisioning §17, §22.5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waagent import Periodic, Plan, hookimpl
+
+if TYPE_CHECKING:
+    from waagent import Agent
+    from waagent_upkeep.networkwatch import NetworkWatch
+
+
+class NetworkPlugin:
+    """The hooks."""
+
+    def __init__(self) -> None:
+        self._watch: NetworkWatch | None = None
+
+    @hookimpl
+    def declare_periodic(self, agent: Agent) -> list[Periodic]:
+        """Look at the DHCP client and at the address."""
+        return [Periodic("dhcp client", "OS.MonitorDhcpClientRestartPeriod", self._look)]
+
+    @hookimpl
+    def on_network_change(self, agent: Agent) -> Plan | None:
+        """Set the routes again that the agent had set itself."""
+        from waagent_upkeep import routes
+
+        return routes.plan(agent)
+
+    def _look(self, agent: Agent) -> None:
+        if self._watch is None:
+            from waagent_upkeep.networkwatch import NetworkWatch
+
+            self._watch = NetworkWatch(agent)
+        self._watch.look()
+
+
+plugin = NetworkPlugin()

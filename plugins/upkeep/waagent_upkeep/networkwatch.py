@@ -1,0 +1,90 @@
+"""Seeing that the DHCP client was restarted, or that the machine has another address (service §4)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from waagent_upkeep import routes
+from waagent_upkeep.patience import LANE
+
+if TYPE_CHECKING:
+    from waagent import Agent
+
+SELDOM = 10
+"""While no client runs, only one look in so many searches for one: many machines have a fixed address."""
+
+
+class NetworkWatch:
+    """Looks at the network; to be called from one thread at a time.
+
+    Args:
+        agent: the worker's agent.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._known: dict[int, str] = {}
+        self._missing = False
+        self._pauses = 0
+        self._network = routes.fingerprint(agent)
+
+    def look(self) -> None:
+        """Compare with what was seen before; on a change tell everybody, in the lane for that."""
+        restarted = self._client_restarted()
+        network = routes.fingerprint(self._agent)
+        # For a moment without address nothing is told: the next one counts.
+        moved = network is not None and self._network is not None and network != self._network
+        self._network = network or self._network
+        if moved and not restarted:
+            self._agent.log.info("EnvMonitor: The address of the primary interface changed")
+        if restarted or moved:
+            self._agent.lane(LANE).submit_once("network change", self._tell, name="network change")
+
+    def _client_restarted(self) -> bool:
+        alive = {pid: start for pid, start in self._known.items() if start and start_time(self._agent, pid) == start}
+        if alive:
+            self._known = alive
+            return False
+        if self._missing and self._pauses:
+            self._pauses -= 1
+            return False
+        agent = self._agent
+        found = {pid: start_time(agent, pid) for pid in agent.distro.find_dhcp_processes()}
+        if not found:
+            if not self._missing:
+                agent.log.warning("Dhcp client is not running.")
+            self._missing, self._pauses = True, SELDOM - 1
+            return False
+        restarted = bool(self._known)
+        self._known, self._missing = found, False
+        if restarted:
+            agent.log.info("EnvMonitor: Detected dhcp client restart. Restoring routing table.")
+        return restarted
+
+    def _tell(self) -> None:
+        agent = self._agent
+        for _plugin, plan in agent.hooks.on_network_change(agent):
+            agent.executor.run(plan, stop=agent.stopping)
+
+
+def start_time(agent: Agent, pid: int) -> str:
+    """Return when the process *pid* started, in the kernel's words; empty when it is gone."""
+    try:
+        with open(agent.paths.at(f"/proc/{pid}/stat"), "rb") as stream:
+            fields = stream.read(4096).rpartition(b")")[2].split()
+    except OSError:
+        return _living(agent, pid)
+    dead = len(fields) < 20 or fields[0] in (b"Z", b"X")
+    return "" if dead else fields[19].decode("ascii", "replace")
+
+
+def _living(agent: Agent, pid: int) -> str:
+    """Say of a process that it lives where the kernel tells no more (the BSDs)."""
+    if not agent.paths.is_real or os.path.exists("/proc/self/stat"):
+        return ""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return ""
+    return "living"
