@@ -69,6 +69,46 @@ def write_atomic(path: str, data: bytes | str, mode: int = 0o600, *, durable: bo
         sync_directory(directory or ".")
 
 
+def remove_leftovers(directory: str) -> list[str]:
+    """Delete the temporary files that :func:`write_atomic` left in *directory* when its process was killed.
+
+    Returns:
+        The names of those that were deleted. What a living process writes stays.
+    """
+    gone: list[str] = []
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return gone
+    for name in names:
+        parts = name.rsplit(".", 3)
+        if not name.startswith(".") or len(parts) != 4 or parts[3] != "tmp" or len(parts[2]) != 8:
+            continue
+        if not parts[1].isdigit() or _lives(int(parts[1])):
+            continue
+        try:
+            os.unlink(os.path.join(directory, name))
+            gone.append(name)
+        except OSError:
+            pass
+    return gone
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # it is somebody else's
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            state = stream.read(4096).rpartition(b")")[2].split()[:1]
+    except OSError:
+        return True
+    return state not in ([b"Z"], [b"X"])  # a dead one that nobody has asked about writes nothing more
+
+
 def sync_directory(path: str) -> None:
     """Make the names in directory *path* durable; file systems that cannot are left as they are."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -41,6 +41,25 @@ def test_a_failing_write_leaves_the_old_content_and_no_other_file(
     assert os.listdir(tmp_path) == ["state"]
 
 
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    dead = os.fork()
+    if dead == 0:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    stay = [
+        "state",
+        ".state.tmp",
+        f".state.{os.getpid()}.0123abcd.tmp",
+        f"state.{dead}.0123abcd.tmp",
+        ".a.b.0123abcd.tmp",
+    ]
+    for name in (*stay, f".state.{dead}.0123abcd.tmp"):
+        (tmp_path / name).touch()
+    assert files.remove_leftovers(str(tmp_path)) == [f".state.{dead}.0123abcd.tmp"]
+    assert sorted(os.listdir(tmp_path)) == sorted(stay)
+    assert files.remove_leftovers(str(tmp_path / "missing")) == []
+
+
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("untouched")
     (tmp_path / "state").symlink_to("victim")

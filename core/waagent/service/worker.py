@@ -13,7 +13,7 @@ import threading
 
 from waagent.agent import WORKER, Agent, make_agent
 from waagent.errors import ConfigError, CryptError, StateError
-from waagent.files import write_atomic
+from waagent.files import remove_leftovers, write_atomic
 from waagent.loop import Loop
 from waagent.service import hangs
 from waagent.service.beats import PLUGIN_LIST, list_identity
@@ -221,6 +221,7 @@ class Worker:
             self._status.stop()
             return
         self._heartbeat.say("Running")
+        self.agent.lane("hooks").submit(self._remove_leftovers, name="leftovers of killed processes")
         Duties(self.agent).start(self.agent.hooks.declare_periodic(self.agent))
         assert self.agent.platform is not None
         self.agent.platform.hold_certificates = False
@@ -231,6 +232,16 @@ class Worker:
             self._goal_states.poll()
         else:
             self._goal_states.start()
+
+    def _remove_leftovers(self) -> None:
+        lib = self.agent.paths.lib
+        histories = lib("history")
+        try:
+            kept = [os.path.join(histories, name) for name in os.listdir(histories)]
+        except OSError:
+            kept = []
+        for directory in (lib(), lib("state"), lib("journal"), histories, *kept, self.agent.paths.run()):
+            remove_leftovers(directory)
 
     def _is_disabled(self) -> bool:
         from waagent.service import disabled
