@@ -15,12 +15,13 @@ from waagent_extensions.package import remove_version
 _REMOVED = re.compile(r"\..+-\d[\w.]*\.removed\Z")
 
 
-def remove_orphans(layout: Layout, handlers: Iterable[Handler], log: Log) -> None:
+def remove_orphans(layout: Layout, handlers: Iterable[Handler], log: Log, keep: str | None = None) -> None:
     """Remove the directories and packages of handlers that the goal state does not name; no command is run.
 
-    Only directories that carry what the agent writes are ours; a stranger's ``name-1.2`` stays.
+    Only directories that carry what the agent writes are ours; a stranger's ``name-1.2`` stays, and so does what *keep*
+    (globs with commas between) names.
     """
-    for handler in orphans(layout, handlers):
+    for handler in orphans(layout, handlers, keep):
         log.info(f"Remove orphaned extension handler directory: {handler.base}")
         try:
             remove_version(handler)
@@ -34,11 +35,19 @@ def remove_orphans(layout: Layout, handlers: Iterable[Handler], log: Log) -> Non
                 os.unlink(path)
 
 
-def orphans(layout: Layout, handlers: Iterable[Handler]) -> list[HandlerDir]:
-    """Return the directories of ours whose handlers are none of *handlers*."""
+def orphans(layout: Layout, handlers: Iterable[Handler], keep: str | None = None) -> list[HandlerDir]:
+    """Return the directories of ours whose handlers are none of *handlers*, without those that *keep* names."""
     installed = layout.installed()
     gone = set(order.orphans((handler.name for handler in installed), handlers))
-    return [handler for handler in installed if handler.name in gone and _is_ours(handler)]
+    found = [handler for handler in installed if handler.name in gone and _is_ours(handler)]
+    globs = [word.strip() for word in (keep or "").split(",") if word.strip()]
+    if not globs:
+        return found
+    from fnmatch import fnmatchcase
+
+    return [
+        handler for handler in found if not any(fnmatchcase(os.path.basename(handler.base), glob) for glob in globs)
+    ]
 
 
 def _is_ours(handler: HandlerDir) -> bool:

@@ -12,35 +12,25 @@ import threading
 import time
 from collections.abc import Callable
 
-from waagent import (
-    AgentError,
-    ExtensionReport,
-    ExtensionsGoalState,
-    GoalStateReport,
-    Handler,
-    HandlerReport,
-    Veto,
-)
+from waagent import ExtensionsGoalState, GoalStateReport
 from waagent_extensions import (
     cleanup,
     codes,
     commands,
-    facts,
     order,
+    outcomes,
     permission,
-    records,
     statusfile,
+    strangers,
     unpacked,
-    validity,
+    verdicts,
 )
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.environment import make_directories, write_handler_environment
 from waagent_extensions.fetch import Catalogue, DownloadFailed
 from waagent_extensions.handlerlog import handler_log
-from waagent_extensions.layout import HandlerDir
 from waagent_extensions.moments import utc
 from waagent_extensions.order import Outcome, Run, Skip, Unit
-from waagent_extensions.records import HandlerStatus
 from waagent_extensions.site import Site
 from waagent_extensions.work import Work, record_failure
 
@@ -157,7 +147,7 @@ class Engine:
         site.show(
             goal_state=goal_state, processed=False, from_disk=False, outcomes={}, versions={}, unknown={}, waiting={}
         )
-        self._finish_strangers(goal_state)
+        strangers.finish(site, goal_state)
         if site.leave():
             return
         unsupported = order.unsupported_features(goal_state.required_features, self._self_update())
@@ -175,11 +165,13 @@ class Engine:
             site.log.info("Extension handling is on hold")
             return
         site.show(processed=True, busy=True)
+        self._look_at_mount()
         done = self._run_units(goal_state)
         if not done:
             return
         if site.agent.config.boolean("Extensions.Enabled"):
-            cleanup.remove_orphans(site.layout, goal_state.handlers, site.log)
+            keep = site.agent.config.text("Extensions.KeepDirectories")
+            cleanup.remove_orphans(site.layout, goal_state.handlers, site.log, keep)
         fresh = unpacked.noted(site.layout)
         if fresh:
             os.sync()
@@ -191,6 +183,15 @@ class Engine:
         self._conclude(goal_state, "Success", 0, "GoalState executed successfully")
         milliseconds = int((self._clock() - began) * 1000)
         site.log.info(f"ProcessExtensionsGoalState completed [{goal_state.id} {milliseconds} ms]")
+
+    def _look_at_mount(self) -> None:
+        """Say before anything is downloaded that nothing can be executed where packages are unpacked."""
+        site = self.site
+        mount = outcomes.no_exec_mount(site.layout.lib_dir)
+        if mount:
+            message = f"{mount} is mounted with the noexec flag, which can prevent execution of VM Extensions."
+            site.log.warning(message)
+            site.agent.events.add("NoExec", success=False, message=message, logged=True)
 
     def _is_on_hold(self, goal_state: ExtensionsGoalState) -> bool:
         if not self.site.agent.config.boolean("EnableOverProvisioning"):
@@ -224,77 +225,24 @@ class Engine:
     def _conclude(self, goal_state: ExtensionsGoalState, status: str, code: int, message: str) -> None:
         self.site.show(aggregate=GoalStateReport(goal_state.sequence, status, code, message, utc()))
 
-    def _finish_strangers(self, goal_state: ExtensionsGoalState) -> None:
-        """Wait for commands of an earlier process that belong to another goal state, and record what they achieved."""
-        site = self.site
-        if site.ledger.open and site.ledger.goal_state == goal_state.id:
-            return
-        self._finish_records()
-        for stranger in site.runner.known():
-            site.log.info(f"Waiting for a command of an earlier goal state: {stranger.line}")
-            unit = f"{stranger.handler}.{stranger.extension}" if stranger.extension else stranger.handler
-            result = site.runner.run(
-                stranger,
-                {},
-                wake=site.wake,
-                leave=site.leave,
-                progress=lambda running, unit=unit: site.show(running=running, running_unit=unit, busy=True),  # type: ignore[misc]
-                start=False,
-            )
-            if result is None:
-                return
-            handler = site.layout.handler(stranger.handler, stranger.version)
-            if handler.exists():
-                self._apply(stranger.operation, stranger.extension, handler, result.ok, result.lost)
-            site.runner.release(stranger.id)
-        site.show(running=None, running_unit="")
-
-    def _finish_records(self) -> None:
-        """Record installs that were known to have succeeded when the process was killed."""
-        if not self.site.ledger.open:
-            return
-        for full_name, progress in self.site.ledger.units().items():
-            for (operation, version, extension), ran in progress.ran.items():
-                suffix = f".{extension}" if extension else ""
-                name = full_name[: -len(suffix)] if suffix and full_name.endswith(suffix) else full_name
-                handler = self.site.layout.handler(name, version)
-                if operation == "install" and ran.ok and handler.exists():
-                    self._apply(operation, extension, handler, True, False)
-
-    def _apply(
-        self, operation: str, extension: str | None, handler: HandlerDir, succeeded: bool, unknown: bool
-    ) -> None:
-        """Record what a command of a superseded goal state achieved."""
-        state = records.read_state(handler)
-        if operation == "install" and succeeded and state == records.NOT_INSTALLED:
-            records.write_state(handler, records.INSTALLED)
-        elif operation == "enable" and succeeded and records.is_installed(state):
-            if extension is not None:
-                records.write_extension_state(handler, extension, "enabled")
-            records.write_state(handler, records.ENABLED)
-        elif operation == "disable" and succeeded and state == records.ENABLED and extension is None:
-            records.write_state(handler, records.INSTALLED)
-        elif operation == "update" and not succeeded and not unknown:
-            records.write_state(handler, records.FAILED_UPGRADE)
-
     def _run_units(self, goal_state: ExtensionsGoalState) -> bool:
         """Give every unit an outcome; return ``False`` when the agent stops or a newer goal state waits."""
         site = self.site
         resumed = site.ledger.begin(goal_state.id)
         if resumed:
             site.log.info(f"Going on with {goal_state.id}, which an earlier agent process began")
-        good = [handler for handler in goal_state.handlers if not self._is_invalid(handler)]
+        good = [handler for handler in goal_state.handlers if not verdicts.is_invalid(site, handler)]
         units = order.units(good)
         waits = order.waits(units)
-        outcomes = {
+        ended = {
             name: progress.outcome
             for name, progress in site.ledger.units().items()
             if progress.outcome is not None and any(unit.full_name == name for unit in units)
         }
         tries: dict[str, int] = {}
         catalogue = Catalogue(site)
-        site.show(outcomes=dict(outcomes))
-        if len(outcomes) < len(units):
+        site.show(outcomes=dict(ended))
+        if len(ended) < len(units):
             site.agent.hooks.before_extensions(site.agent)
         deadline = site.ledger.began + order.DEPENDENCY_DEADLINE
         by_name = {unit.full_name: unit for unit in units}
@@ -303,7 +251,7 @@ class Engine:
             move = order.next_move(
                 units,
                 waits,
-                outcomes,
+                ended,
                 lambda name: self._status_word(by_name[name]),
                 self._clock(),
                 deadline,
@@ -316,60 +264,26 @@ class Engine:
                 outcome = self._run_unit(goal_state, move.unit, catalogue, tries)
                 if outcome is None:
                     break
-                outcomes[move.unit.full_name] = outcome
+                ended[move.unit.full_name] = outcome
                 site.ledger.outcome(move.unit.full_name, outcome)
             elif isinstance(move, Skip):
-                outcomes[move.unit.full_name] = self._skip(goal_state, move.unit, move.reason)
-                site.ledger.outcome(move.unit.full_name, outcomes[move.unit.full_name])
+                ended[move.unit.full_name] = verdicts.skip(site, move.unit, move.reason)
+                site.ledger.outcome(move.unit.full_name, ended[move.unit.full_name])
             else:
                 waiting = {
-                    unit.full_name: f"waiting for {', '.join(waits[unit.full_name])}"
+                    unit.full_name: f"waiting for {_some(waits[unit.full_name])}"
                     for unit in units
-                    if unit.full_name not in outcomes and waits.get(unit.full_name)
+                    if unit.full_name not in ended and waits.get(unit.full_name)
                 }
                 site.show(waiting=waiting, activity=None)
                 site.wake.wait(max(move.until - self._clock(), 0.0))
                 look_after = min(look_after * 2, order.STATUS_PERIOD)
-            site.show(outcomes=dict(outcomes))
+            site.show(outcomes=dict(ended))
         newer = self._next
         if newer is not None and not site.leave():
-            left = [unit.full_name for unit in units if outcomes.get(unit.full_name, _RETRY).kind == order.RETRY]
+            left = [unit.full_name for unit in units if ended.get(unit.full_name, _RETRY).kind == order.RETRY]
             site.log.info(f"{goal_state.id} ends here, because {newer.id} is newer; planned anew: {', '.join(left)}")
         return False
-
-    def _is_invalid(self, handler: Handler) -> bool:
-        reason = handler.invalid_reason
-        unsafe = validity.problem(handler)
-        if reason is None and unsafe is None:
-            return False
-        site = self.site
-        message = (
-            f"Ran into config errors: {unsafe or reason} Please retry again as another operation with updated settings"
-        )
-        site.agent.events.add(
-            "InvalidExtensionConfig", name=handler.name, success=False, message=message, version=handler.version
-        )
-        # The extension is what the platform looks at first: each gets the error under its own number.
-        extensions: list[ExtensionReport | None] = [
-            ExtensionReport(
-                settings.name, settings.sequence_number, "error", codes.UNKNOWN, message, operation="Enable"
-            )
-            for settings in handler.extensions
-        ]
-        reports = tuple(
-            HandlerReport(
-                handler.name,
-                handler.version,
-                records.NOT_READY,
-                codes.UNKNOWN,
-                message,
-                handler.multi_config,
-                extension,
-            )
-            for extension in extensions or [None]
-        )
-        site.show(unknown={**site.view.unknown, handler.name: reports})
-        return True
 
     def _run_unit(
         self, goal_state: ExtensionsGoalState, unit: Unit, catalogue: Catalogue, tries: dict[str, int]
@@ -385,7 +299,7 @@ class Engine:
             log.info(f"Requested extension state: {unit.wanted}")
         veto = permission.refusal(site.agent, unit)
         if veto is not None:
-            return self._block(unit, veto, began)
+            return verdicts.block(site, unit, veto, began)
         failure: HandlerError | None
         handler = requested
         try:
@@ -415,71 +329,15 @@ class Engine:
                 return Outcome(order.RETRY, str(failure), self._clock() + pause)
         return Outcome(order.FAILED, str(failure), code=failure.code, operation=failure.operation, began=began)
 
-    def _block(self, unit: Unit, veto: Veto, began: float) -> Outcome:
-        """Report a refused unit so that the platform fails fast (extensions §15.2, §17)."""
-        site = self.site
-        installed = facts.installed_version(site.layout, unit.handler.name)
-        version = installed.version if installed is not None else unit.handler.version
-        handler = site.layout.handler(unit.handler.name, version)
-        enabling = unit.handler.state == order.ENABLED
-        code = veto.code if veto.code is not None else codes.ENABLE_FAILED if enabling else codes.DISABLE_FAILED
-        site.show(versions={**site.view.versions, handler.name: version})
-        site.event("ExtensionPolicy", handler, veto.reason, name=unit.full_name, success=False)
-        try:
-            records.write_status(
-                handler,
-                HandlerStatus(handler.name, version, records.NOT_READY, code, veto.reason, unit.handler.multi_config),
-            )
-            if enabling and unit.sequence is not None:
-                statusfile.write_placeholder(
-                    handler,
-                    unit.extension,
-                    unit.sequence,
-                    full_name=unit.full_name,
-                    status="error",
-                    code=code,
-                    message=veto.reason,
-                    operation="ExtensionPolicy",
-                    overwrite=True,
-                )
-        except OSError as problem:
-            site.log.error(f"The refusal of {unit.full_name} cannot be recorded: {problem}")
-        return Outcome(order.BLOCKED, veto.reason, code=code, operation="ExtensionPolicy", began=began)
-
-    def _skip(self, goal_state: ExtensionsGoalState, unit: Unit, reason: str) -> Outcome:
-        """Report a unit that is left out because of what it depends on (extensions §11.5)."""
-        site = self.site
-        installed = facts.installed_version(site.layout, unit.handler.name)
-        version = installed.version if installed is not None else unit.handler.version
-        handler = site.layout.handler(unit.handler.name, version)
-        if unit.handler.name not in site.view.versions:
-            site.show(versions={**site.view.versions, unit.handler.name: version})
-        began = time.time()
-        text = f"Skipping processing of extensions since execution of dependent extension failed: {reason}"
-        problem = HandlerError(text, codes.UNKNOWN, "ExtensionProcessing")
-        log = handler_log(site.log, handler, unit.extension)
-        try:
-            if unit.extension is None or records.read_status(handler) is None:
-                record_failure(site, unit, handler, problem, log)
-            elif unit.sequence is not None:
-                site.event(problem.operation, handler, text, name=unit.full_name, success=False)
-                statusfile.write_placeholder(
-                    handler,
-                    unit.extension,
-                    unit.sequence,
-                    full_name=unit.full_name,
-                    status="error",
-                    code=codes.UNKNOWN,
-                    message=text,
-                    operation=problem.operation,
-                )
-        except (OSError, AgentError) as refused:
-            site.log.error(f"That {unit.full_name} is skipped cannot be recorded: {refused}")
-        return Outcome(order.SKIPPED, reason, code=codes.UNKNOWN, operation=problem.operation, began=began)
-
     def _status_word(self, unit: Unit) -> str | None:
         if unit.sequence is None:
             return None
         version = self.site.view.versions.get(unit.handler.name, unit.handler.version)
         handler = self.site.layout.handler(unit.handler.name, version)
         return self.reader.read(handler, unit.extension, unit.sequence, unit.full_name).status
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """Return *names* for people: the first three, and how many more there are."""
+    text = ", ".join(names[:3])
+    return f"{text} and {len(names) - 3} more" if len(names) > 3 else text

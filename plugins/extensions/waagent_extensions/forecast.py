@@ -95,7 +95,8 @@ def outlook(agent: Agent, goal_state: ExtensionsGoalState, failed_disables: dict
     known: dict[str, Facts] = {}
     units += [_forecast(agent, layout, unit, waits.get(unit.full_name, ()), known, failed_disables) for unit in ordered]
     enabled = agent.config.boolean("Extensions.Enabled")
-    removed = [handler.base for handler in cleanup.orphans(layout, goal_state.handlers)] if enabled else []
+    keep = agent.config.text("Extensions.KeepDirectories")
+    removed = [handler.base for handler in cleanup.orphans(layout, goal_state.handlers, keep)] if enabled else []
     return Outlook(goal_state.id, "", tuple(units), tuple(removed))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from waagent import GoalState, HealthCheck, LogSource, Periodic, Plan, StatusReport, Step, hookimpl
+from waagent import GoalState, HealthCheck, LogSource, Option, Periodic, Plan, StatusReport, Step, hookimpl
 
 if TYPE_CHECKING:
     from waagent import Agent, Command
@@ -88,6 +88,12 @@ class ExtensionsPlugin:
             return [Step("forget", summary, lambda: cleanup.forget_instance(layout), gives={"files": []})]
 
         return Plan(f"extensions of {old}", lambda: {"files": cleanup.instance_files(layout)}, missing)
+
+    @hookimpl
+    def declare_options(self) -> Option:
+        """Let administrators name directories that look like handlers and are to stay."""
+        text = "names (globs, commas between) of directories in Lib.Dir that clean-up leaves alone"
+        return Option("Extensions.KeepDirectories", "text", None, text)
 
     @hookimpl
     def declare_commands(self) -> list[Command]:

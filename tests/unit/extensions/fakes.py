@@ -84,6 +84,8 @@ class FakePlatform:
         self.broken_downloads = 0
         self.sound: set[str] = set()
         self.on_hold = False
+        self.forced = 0
+        self.on_forced: Callable[[], None] = lambda: None
         self.downloads: list[str] = []
 
     def fetch_manifest(self, handler: Handler) -> Manifest:
@@ -118,6 +120,12 @@ class FakePlatform:
         except Exception as problem:
             os.unlink(partial)
             raise ExtensionDownloadError(f"no location has it: {problem}", 1001) from problem
+
+    def update_goal_state(self, force: bool = False) -> bool:
+        assert force, "only what was fetched before is fetched again"
+        self.forced += 1
+        self.on_forced()
+        return False
 
     def fetch_on_hold(self) -> bool:
         return self.on_hold
@@ -176,9 +184,13 @@ class FakeConfig:
 
     def __init__(self) -> None:
         self.values = {"Extensions.Enabled": True, "EnableOverProvisioning": True}
+        self.texts: dict[str, str] = {}
 
     def boolean(self, name: str) -> bool:
         return self.values[name]
+
+    def text(self, name: str) -> str | None:
+        return self.texts.get(name)
 
     def origin(self, name: str) -> Any:
         class Origin:
