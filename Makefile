@@ -9,6 +9,8 @@ find-python = $(shell for python in python$(1) $$HOME/.pyenv/versions/$(1).*/bin
 OLD ?= $(call find-python,3.9)
 NEW ?= $(call find-python,3.13)
 SOURCES := pyproject.toml README.md $(shell find core plugins fabric -type f ! -path '*/__pycache__/*' 2>/dev/null)
+EMPTY :=
+ROOTS := $(subst $(EMPTY) $(EMPTY),:,$(strip core fabric $(wildcard plugins/*)))
 PYTEST := -m pytest -p no:cacheprovider
 RING := not system and not vm
 
