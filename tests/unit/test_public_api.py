@@ -12,7 +12,7 @@ import waagent
 
 PUBLIC = """
 Agent AgentError AgentFamily CertificateInfo Command CommandError CommandResult ConfigError CryptError Dependency
-DeployedKeyPair DeployedPublicKey OvfError ProvisioningDocument document_from_metadata parse_provisioning_document
+DeployedKeyPair DeployedPublicKey OvfError ProvisioningDocument build_provisioning_document document_from_metadata parse_provisioning_document
 redact_provisioning_document report_to_pool ssh_public_key
 DhcpError Event ExtensionDownloadError ExtensionReport ExtensionSettings ExtensionsConfigError ExtensionsGoalState
 GoalState GoalStateReport HOOK_API Handler HandlerCommand HandlerReport HealthCheck HostingEnvironment HttpError

@@ -209,6 +209,21 @@ def document_from_metadata(compute: Mapping[str, Any]) -> ProvisioningDocument |
     )
 
 
+def build_provisioning_document(document: ProvisioningDocument) -> bytes:
+    """Return a document with no more than user and host name, for those who look for it later (deprovisioning)."""
+    # Both names were checked against patterns without any character that XML minds.
+    return (
+        f'<?xml version="1.0" encoding="utf-8"?>\n<Environment xmlns="{OVF_SPACE}" xmlns:wa="{AZURE_SPACE}">'
+        "<wa:ProvisioningSection><wa:Version>1.0</wa:Version><wa:LinuxProvisioningConfigurationSet>"
+        f"<wa:HostName>{document.host_name}</wa:HostName><wa:UserName>{document.user_name}</wa:UserName>"
+        "<wa:DisableSshPasswordAuthentication>true</wa:DisableSshPasswordAuthentication>"
+        "</wa:LinuxProvisioningConfigurationSet></wa:ProvisioningSection>"
+        "<wa:PlatformSettingsSection><wa:Version>1.0</wa:Version><wa:PlatformSettings>"
+        "<wa:ProvisionGuestAgent>true</wa:ProvisionGuestAgent>"
+        "</wa:PlatformSettings></wa:PlatformSettingsSection></Environment>\n"
+    ).encode("ascii")
+
+
 def _root(data: bytes) -> Element:
     if len(data) > MAX_BYTES:
         raise OvfError(f"{NAME}: expected at most {MAX_BYTES} bytes, found {len(data)}")
