@@ -83,7 +83,7 @@ types: $(LINT)/.ready
 	@$(LINT)/bin/mypy
 
 borders: $(LINT)/.ready
-	@PYTHONPATH=core:plugins/distro:plugins/extensions:plugins/policy:plugins/signatures:fabric $(LINT)/bin/lint-imports --no-cache
+	@PYTHONPATH=$(ROOTS) $(LINT)/bin/lint-imports --no-cache
 
 format: $(LINT)/.ready
 	@$(LINT)/bin/ruff check --fix .
