@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from waagent import ExtensionsGoalState, GoalStateReport
+from waagent import ExtensionsGoalState, GoalStateReport, redact
 from waagent_extensions import (
     cleanup,
     codes,
@@ -320,14 +320,15 @@ class Engine:
             site.show(activity=None)
         if failure is None:
             return Outcome(order.DONE)
+        reason = redact(str(failure))
         if isinstance(failure, DownloadFailed):
             done = tries.get(unit.full_name, 0)
             if done < len(RETRY_AFTER):
                 tries[unit.full_name] = done + 1
                 pause = RETRY_AFTER[done]
                 log.info(f"Trying again in {pause:.0f} s ({done + 1} of {len(RETRY_AFTER)})")
-                return Outcome(order.RETRY, str(failure), self._clock() + pause)
-        return Outcome(order.FAILED, str(failure), code=failure.code, operation=failure.operation, began=began)
+                return Outcome(order.RETRY, reason, self._clock() + pause)
+        return Outcome(order.FAILED, reason, code=failure.code, operation=failure.operation, began=began)
 
     def _status_word(self, unit: Unit) -> str | None:
         if unit.sequence is None:

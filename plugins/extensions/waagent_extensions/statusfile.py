@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from waagent import ExtensionReport, StateError, Substatus, ensure_dir, read_limited, write_atomic
+from waagent import ExtensionReport, StateError, Substatus, ensure_dir, read_limited, redact, write_atomic
 from waagent_extensions import codes
 from waagent_extensions.layout import HandlerDir
 from waagent_extensions.moments import utc
@@ -266,7 +266,7 @@ def write_placeholder(
         "operation": operation,
         "status": status,
         "code": code,
-        "formattedMessage": {"lang": "en-US", "message": message},
+        "formattedMessage": {"lang": "en-US", "message": redact(message)},
     }
     document = [{"version": 1.0, "timestampUTC": utc(), "status": body}]
     write_atomic(path, json.dumps(document), 0o600)
