@@ -1,0 +1,114 @@
+"""What a machine leaves behind outside the agent's own directories (cli §5.2, provisioning §18.3)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from waagent import StateError, read_limited
+from waagent_deprovision import emptying
+
+if TYPE_CHECKING:
+    from waagent import Agent
+
+LEASE_DIRECTORIES = ("/var/lib/dhclient", "/var/lib/dhcpcd", "/var/lib/dhcp")
+LEASE_FILES = (
+    "/var/db/dhclient.leases.*",
+    "/var/lib/NetworkManager/dhclient-*.lease",
+    "/run/systemd/netif/leases/*",
+)
+DROP_IN_NAMES = ("10-Slice.conf", "11-CPUAccounting.conf", "12-CPUQuota.conf", "13-MemoryAccounting.conf")
+COLLECTOR_SLICE = "azure-walinuxagent-logcollector.slice"
+_FIREWALL_UNIT = "waagent-firewall.service"
+_OLD_UNIT_DIRECTORIES = ("/lib/systemd/system", "/usr/lib/systemd/system")
+
+
+def host_keys(agent: Agent) -> list[str]:
+    """Return the SSH host keys."""
+    directory = agent.config.text("OS.SshDir") or "/etc/ssh"
+    return emptying.matches(agent.paths, [os.path.join(directory, "ssh_host_*key*")])
+
+
+def leases(agent: Agent) -> list[str]:
+    """Return cached DHCP leases, of a directory the first few."""
+    found = emptying.matches(agent.paths, LEASE_FILES)
+    for directory in LEASE_DIRECTORIES:
+        found += emptying.remaining(agent.paths.at(directory))
+    return found
+
+
+def delete_leases(agent: Agent) -> None:
+    """Delete cached DHCP leases; what is mounted in their directories stays.
+
+    Raises:
+        AgentError: some cannot be deleted; the others are.
+    """
+    outcome = emptying.Outcome()
+    for directory in LEASE_DIRECTORIES:
+        part = emptying.empty(agent.paths.at(directory))
+        outcome.failed += part.failed
+        for kept in part.kept:
+            agent.log.info(f"{kept} stays: something is mounted there")
+    emptying.unlink(emptying.matches(agent.paths, LEASE_FILES))
+    outcome.check()
+
+
+def unit_directories(agent: Agent) -> list[str]:
+    """Return where units lie that an agent wrote while it ran, former ones in the packages' own directory."""
+    places = [agent.distro.unit_directory(), *map(agent.paths.at, _OLD_UNIT_DIRECTORIES)]
+    return list({os.path.realpath(place): place for place in reversed(places)}.values())[::-1]
+
+
+def units(agent: Agent) -> list[str]:
+    """Return the units that set up the firewall at boot: what they would read is in the state directory.
+
+    One in the packages' directory counts only if it is of an agent that wrote it there itself.
+    """
+    service = agent.distro.service_name()
+    own, *others = unit_directories(agent)
+    script = agent.paths.lib("waagent-network-setup.py")
+    old = f"{service}-network-setup.service"
+    found = [os.path.join(own, old), os.path.join(own, _FIREWALL_UNIT), script]
+    written = os.path.basename(script)
+    found += [path for path in (os.path.join(place, old) for place in others) if written in _text(path)]
+    found += emptying.matches(agent.paths, _links(agent, own, (old, _FIREWALL_UNIT)))
+    return [path for path in found if os.path.lexists(path)]
+
+
+def drop_ins(agent: Agent) -> list[str]:
+    """Return the drop-ins that an agent wrote for its own service, and its log collector's slice."""
+    service = agent.distro.service_name()
+    found = []
+    for place in unit_directories(agent):
+        found += [os.path.join(place, f"{service}.service.d", name) for name in DROP_IN_NAMES]
+        found.append(os.path.join(place, COLLECTOR_SLICE))
+    return [path for path in found if os.path.lexists(path)]
+
+
+def machine_id(agent: Agent) -> list[str]:
+    """Return the file that tells this installation from others."""
+    path = agent.paths.at("/etc/machine-id")
+    return [path] if os.path.lexists(path) else []
+
+
+def uid(agent: Agent, name: str) -> int | None:
+    """Return the number of the user *name* in the password file, ``None`` for one that is not there."""
+    for line in _text(agent.paths.at("/etc/passwd"), 64 << 20).split("\n"):
+        fields = line.split(":")
+        if len(fields) == 7 and fields[0] == name and fields[2].isdigit():
+            return int(fields[2])
+    return None
+
+
+def _links(agent: Agent, directory: str, names: Sequence[str]) -> list[str]:
+    root = agent.paths.root
+    inner = "/" + os.path.relpath(directory, root) if root != "/" else directory
+    return [os.path.join(inner, pattern, name) for pattern in ("*.wants", "*.requires") for name in names]
+
+
+def _text(path: str, limit: int = 1 << 20) -> str:
+    try:
+        return read_limited(path, limit).decode("utf-8", "replace")
+    except (OSError, StateError):
+        return ""
