@@ -1,56 +1,25 @@
 """Plain HTTP to the platform: kept connections, requests byte for byte as written, answers never larger than allowed.
 
-The resident worker talks to the WireServer, the host plugin and the instance metadata service, all plain HTTP. It does
-so over ``http.client`` without TLS (measured.md §4): a third of the CPU and 12 MB less memory than the usual library.
-One channel serves one host for one thread; connections are kept between requests (ruling 24).
+The resident worker talks to the WireServer, the host plugin and the instance metadata service, all plain HTTP (what
+needs TLS or a proxy goes through the transfer helper). One channel serves one host for one thread; connections are kept
+between requests (ruling 24).
 """
 
 from __future__ import annotations
 
-import io
-import select
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from waagent.errors import HttpError
+from waagent.platform import http1
 from waagent.redaction import bare_url, redact
-
-if TYPE_CHECKING:
-    import http.client as http_client
-
-
-def _plain_http_client() -> Any:
-    """Return ``http.client`` without loading ssl, which would cost 4 MB in a process that never speaks TLS.
-
-    The module made here is ours alone: whoever imports ``http.client`` later, like a plugin that wants HTTPS, gets a
-    complete one.
-    """
-    if "ssl" in sys.modules or "http.client" in sys.modules:
-        import http.client
-
-        return http.client
-    sys.modules["ssl"] = None  # type: ignore[assignment]  # makes "import ssl" fail, which http.client expects
-    try:
-        import http.client
-    finally:
-        del sys.modules["ssl"]
-    module = sys.modules.pop("http.client")
-    del http.client
-    return module
-
-
-if not TYPE_CHECKING:
-    http_client = _plain_http_client()
 
 BODY_LIMIT = 16 << 20
 """Bytes of an answer that are read into memory (wireserver §23, DIFF-14)."""
-PIECE = 64 << 10
 TIMEOUT = 10.0
 """Seconds for connecting and for each read (wireserver §3.1)."""
 EXCHANGE_TIMEOUT = 60.0
@@ -94,100 +63,6 @@ class Answer:
     body: bytes = attrs.field(repr=False)
 
 
-class _Socket:
-    """What ``http.client`` sees of the connection: counts bytes and keeps the deadline of the whole exchange."""
-
-    def __init__(self, raw: socket.socket, clock: Callable[[], float]) -> None:
-        self.received = 0
-        self.ended = False
-        self.has_surplus = False
-        self._raw = raw
-        self._clock = clock
-        self._timeout = TIMEOUT
-        self._deadline = 0.0
-        self._readers = 0
-        self._closing = False
-
-    def prepare(self, timeout: float, deadline: float) -> None:
-        """Start an exchange: *timeout* seconds for each step, all of them before *deadline*."""
-        self.received = 0
-        self._timeout = timeout
-        self._deadline = deadline
-
-    def _arm(self) -> None:
-        left = self._deadline - self._clock()
-        if left <= 0:
-            raise socket.timeout("the exchange took too long as a whole")
-        self._raw.settimeout(min(self._timeout, left))
-
-    def sendall(self, data: bytes) -> None:
-        self._arm()
-        self._raw.sendall(data)
-
-    def recv_into(self, buffer: Any) -> int:
-        self._arm()
-        count = self._raw.recv_into(buffer)
-        self.received += count
-        self.ended = not count
-        return count
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        self._readers += 1
-        return _Buffer(_Reader(self))
-
-    def close(self) -> None:
-        # http.client closes a connection that will not be kept as soon as it has the headers.
-        self._closing = True
-        self._close_if_done()
-
-    def reader_closed(self) -> None:
-        self._readers -= 1
-        self._close_if_done()
-
-    def _close_if_done(self) -> None:
-        if self._closing and self._readers <= 0:
-            self._raw.close()
-
-    def is_dead(self) -> bool:
-        """Whether the peer closed the kept connection, or sent something nobody asked for."""
-        poll = select.poll()
-        poll.register(self._raw, select.POLLIN)
-        return bool(poll.poll(0))
-
-
-class _Reader(io.RawIOBase):
-    def __init__(self, wrapped: _Socket) -> None:
-        super().__init__()
-        self.wrapped = wrapped
-        self.is_dry = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        return None if self.is_dry else self.wrapped.recv_into(buffer)
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self.wrapped.reader_closed()
-
-
-class _Buffer(io.BufferedReader):
-    """The buffer of one answer; it notices bytes behind the answer, which would be lost with it."""
-
-    def __init__(self, reader: _Reader) -> None:
-        super().__init__(reader, PIECE)
-        self._reader = reader
-
-    def close(self) -> None:
-        if not self.closed:
-            self._reader.is_dry = True
-            if self.peek(1):
-                self._reader.wrapped.has_surplus = True
-        super().close()
-
-
 class Channel:
     """A kept connection to one host, used by one thread.
 
@@ -202,15 +77,14 @@ class Channel:
         self.port = port
         self._user_agent = user_agent
         self._clock = clock
-        self._connection: http_client.HTTPConnection | None = None
-        self._wrapped: _Socket | None = None
+        self._wire: http1.Wire | None = None
         self.opened = 0
 
     def close(self) -> None:
         """Close the connection; the next request opens another one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = self._wrapped = None
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
     def exchange(
         self,
@@ -241,9 +115,9 @@ class Channel:
             TooLarge: the body is larger than *limit*.
         """
         deadline = self._clock() + total
-        if self._wrapped is not None and self._wrapped.is_dead():
+        if self._wire is not None and self._wire.is_dead():
             self.close()
-        kept = self._wrapped
+        kept = self._wire
         try:
             return self._once(method, target, headers, body, timeout, deadline, limit)
         except Unreachable as problem:
@@ -264,7 +138,7 @@ class Channel:
     ) -> Answer:
         try:
             return self._send_and_read(method, target, headers, body, timeout, deadline, limit)
-        except (OSError, http_client.HTTPException) as problem:
+        except (OSError, http1.NothingCame, http1.CutShort, http1.Malformed) as problem:
             self.close()
             raise self._unreachable(method, target, problem) from None
         except ValueError as problem:
@@ -275,17 +149,13 @@ class Channel:
             self.close()
             raise
 
-    def _open(self, timeout: float) -> http_client.HTTPConnection:
+    def _open(self, timeout: float) -> http1.Wire:
         # Bytes spare the process the codec for international names and its tables, 0.4 MB.
         raw = socket.create_connection((self.host.encode("ascii"), self.port), timeout)  # type: ignore[arg-type]
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._wrapped = _Socket(raw, self._clock)
-        connection = http_client.HTTPConnection(self.host, self.port)
-        connection.auto_open = 0
-        connection.sock = self._wrapped  # all that http.client uses of a socket
-        self._connection = connection
+        self._wire = http1.Wire(raw, self._clock)
         self.opened += 1
-        return connection
+        return self._wire
 
     def _send_and_read(
         self,
@@ -297,67 +167,39 @@ class Channel:
         deadline: float,
         limit: int,
     ) -> Answer:
-        connection = self._connection or self._open(min(timeout, max(0.001, deadline - self._clock())))
-        wrapped = self._wrapped
-        assert wrapped is not None
-        wrapped.prepare(timeout, deadline)
-        connection.putrequest(method, target, skip_accept_encoding=True)
-        given = tuple(headers)
-        if not any(name.lower() == "user-agent" for name, _ in given):
-            connection.putheader("User-Agent", self._user_agent)
-        connection.putheader("Accept-Encoding", "identity")
-        for name, value in given:
-            connection.putheader(name, value)
-        if body is not None:
-            connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
-        response = connection.getresponse()
+        own = [("Accept-Encoding", "identity"), *headers]
+        if not any(name.lower() == "user-agent" for name, _ in own):
+            own.insert(0, ("User-Agent", self._user_agent))
+        data = http1.request(method, target, self._host_header, own, body)
+        wire = self._wire or self._open(min(timeout, max(0.001, deadline - self._clock())))
+        wire.prepare(timeout, deadline)
+        wire.send(data)
+        head = http1.read_head(wire)
         try:
-            if wrapped.ended:
-                # http.client takes the end of the stream for the end of the headers: an empty success.
-                raise http_client.IncompleteRead(b"")
-            content = self._read(response, limit)
-        finally:
-            response.close()
-        if response.will_close or wrapped.has_surplus:
+            content = http1.read_body(wire, head, limit)
+        except http1.Oversized as problem:
+            raise TooLarge(str(problem), status=head.status) from None
+        if not head.keeps or wire.has_surplus:
             self.close()
-        names: dict[str, str] = {}
-        for name, value in response.getheaders():
-            names.setdefault(name.lower(), value)
-        return Answer(response.status, response.reason, names, content)
+        return Answer(head.status, head.reason, head.headers, content)
 
-    def _read(self, response: http_client.HTTPResponse, limit: int) -> bytes:
-        expected = response.length
-        if expected is not None and expected > limit:
-            raise TooLarge(f"the answer has {expected} bytes, allowed are {limit}", status=response.status)
-        pieces: list[bytes] = []
-        count = 0
-        while expected is None or count < expected:
-            # read1 returns after each piece from the network, so the deadline of the whole holds.
-            wanted = PIECE if expected is None else min(PIECE, expected - count)
-            piece = response.read1(wanted)
-            if not piece:
-                break
-            count += len(piece)
-            if count > limit:
-                raise TooLarge(f"the answer is larger than the {limit} bytes allowed", status=response.status)
-            pieces.append(piece)
-        if expected is not None and count < expected:
-            raise http_client.IncompleteRead(b"", expected - count)
-        return b"".join(pieces)
+    @property
+    def _host_header(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == 80 else f"{host}:{self.port}"
 
     def _unreachable(self, method: str, target: str, problem: Exception) -> Unreachable:
         where = f"{method} http://{self.host}:{self.port}{bare_url(target)}"
         if isinstance(problem, socket.timeout):
             return Unreachable(f"{where}: no complete answer in time ({problem})", "timeout")
-        if isinstance(problem, http_client.IncompleteRead):
-            missing = f" ({problem.expected} bytes missing)" if problem.expected else ""
+        if isinstance(problem, http1.NothingCame):
+            return Unreachable(f"{where}: the connection was closed without an answer", "connection")
+        if isinstance(problem, http1.CutShort):
+            missing = f" ({problem})" if problem.missing else ""
             return Unreachable(f"{where}: the answer was cut short{missing}", "protocol")
-        if isinstance(problem, OSError) and not isinstance(problem, http_client.HTTPException):
+        if isinstance(problem, OSError):
             return Unreachable(f"{where}: {problem.strerror or problem}", "connection", problem.errno)
-        said = redact(f"{type(problem).__name__}: {problem}")[:200]
-        kind = "connection" if isinstance(problem, http_client.RemoteDisconnected) else "protocol"
-        return Unreachable(f"{where}: {said}", kind)
+        return Unreachable(f"{where}: no HTTP: {redact(str(problem))[:200]}", "protocol")
 
 
 def split_url(url: str) -> tuple[str, int, str]:
