@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Violation,
         VirtualMachine,
     )
+    from waagent_fabric.sites import install_module
 
 _HOMES = {
     "Call": "packages",
@@ -43,6 +44,7 @@ _HOMES = {
     "Violation": "records",
     "VirtualMachine": "records",
     "build_zip": "packages",
+    "install_module": "sites",
     "read_calls": "packages",
     "sample_package": "packages",
     "write_conf": "agentprocess",
@@ -64,6 +66,7 @@ __all__ = [
     "Violation",
     "VirtualMachine",
     "build_zip",
+    "install_module",
     "read_calls",
     "sample_package",
     "write_conf",

@@ -162,7 +162,12 @@ class StatusRecord:
 
 @attrs.frozen
 class HealthRecord:
-    """One health report (wireserver §18.1, §18.4); ``channel`` is ``xml`` or ``json``."""
+    """One health report (wireserver §18.1, §18.4).
+
+    Attributes:
+        channel: ``xml`` or ``json``.
+        body: the report as it came.
+    """
 
     time: float
     state: str
@@ -170,6 +175,7 @@ class HealthRecord:
     description: str
     incarnation: str
     channel: str = "xml"
+    body: bytes = attrs.field(default=b"", repr=False)
 
 
 @attrs.frozen

@@ -207,7 +207,9 @@ class WireServer:
         if not re.fullmatch(r"\d+", incarnation):
             exchange.complain(rule, f"GoalStateIncarnation is {incarnation!r}")
         self._check_description(exchange, rule, substatus, description, state)
-        self._platform.add_health(HealthRecord(time.time(), state, substatus, description, incarnation))
+        self._platform.add_health(
+            HealthRecord(time.time(), state, substatus, description, incarnation, body=exchange.body)
+        )
         return plain(200)
 
     @staticmethod
@@ -300,5 +302,5 @@ class WireServer:
             raise self._refuse(exchange, rule, f"state is {state!r}")
         substatus, description = str(details.get("subStatus", "")), str(details.get("description", ""))
         self._check_description(exchange, rule, substatus, description, state)
-        self._platform.add_health(HealthRecord(time.time(), state, substatus, description, "", "json"))
+        self._platform.add_health(HealthRecord(time.time(), state, substatus, description, "", "json", exchange.body))
         return Answer(201, b"", {"x-ms-request-id": str(uuid.uuid4())})

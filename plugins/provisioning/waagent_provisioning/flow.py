@@ -211,9 +211,9 @@ class Flow:
     def _mark(self, name: str, mode: str) -> None:
         if name in ("starting", "report", "fingerprint") or mode == modes.CLOUD_INIT:
             self.memory.done.add(name)
-        elif (mode == modes.OURS and name not in ("refuse", "medium")) or (
-            name in planner.AFTER_MARKER and self.progress.open
-        ):
+            return
+        after_marker = name in planner.AFTER_MARKER and self.progress.open
+        if after_marker or (mode == modes.OURS and name not in ("refuse", "medium")):
             self.progress.mark(name)
         if name == "eject":
             self.progress.close()
