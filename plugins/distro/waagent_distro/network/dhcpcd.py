@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from waagent import Agent
 
 SETTINGS = "/etc/dhcpcd.conf"
-_HOSTNAME = re.compile(r"hostname(\s|\Z)")
 
 
 @hookimpl
@@ -52,7 +50,7 @@ def with_hostname(text: str) -> str:
     """Return the settings with a plain ``hostname``, which means the system's, before any block for one interface."""
     lines = text.splitlines()
     for number, line in enumerate(lines):
-        if _HOSTNAME.match(line):
+        if line.split()[:1] == ["hostname"]:
             lines[number] = "hostname"
             break
         if line.split()[:1] in (["interface"], ["ssid"], ["profile"]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from typing import TYPE_CHECKING
 
@@ -75,6 +74,8 @@ def is_in_interfaces(agent: Agent, interface: str) -> bool:
 
 def _files(agent: Agent, base: str, pattern: str) -> list[str]:
     """Return the files that ``source`` and ``source-directory`` mean, as names under the root."""
+    import glob  # brings regular expressions with it, which the resident worker otherwise does without
+
     whole = agent.paths.at(os.path.join(os.path.dirname(base), pattern))
     found = []
     for path in sorted(glob.glob(whole)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from waagent import hookimpl
@@ -16,7 +15,6 @@ AUTOMATIC = "AUTO"
 """The value with which wicked sends the system's name."""
 
 _SERVICE = "wickedd-dhcp4"
-_OPTION = re.compile(r"DHCLIENT_HOSTNAME_OPTION=[\"']?([^\"'\n]*)[\"']?\s*\Z")
 _paused: set[str] = set()
 
 
@@ -93,9 +91,9 @@ def with_option(text: str, value: str) -> str:
     """Return the settings with the option in place of the one that is there, or at the end; ``AUTO`` stays."""
     lines = text.splitlines()
     for number, line in enumerate(lines):
-        match = _OPTION.match(line)
-        if match:
-            if match.group(1) == AUTOMATIC:
+        key, equals, old = line.partition("=")
+        if equals and key == "DHCLIENT_HOSTNAME_OPTION":
+            if old.strip().strip("\"'") == AUTOMATIC:
                 return text
             lines[number] = f'DHCLIENT_HOSTNAME_OPTION="{value}"'
             break

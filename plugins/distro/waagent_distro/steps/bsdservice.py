@@ -25,7 +25,6 @@ def register(agent: Agent, program: str, path: str, script: str) -> bool:
     place = agent.paths.at(path)
     if os.path.exists(place) and servicefiles.MARK not in textfiles.read(place):
         raise AgentError(f"{place} belongs to somebody else: remove it first")
-    os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
     textfiles.replace_if_different(place, script, 0o555)
     os.chmod(place, 0o555)
     name = agent.distro.service_name()

@@ -116,9 +116,9 @@ def _eject_directly(agent: Agent, device: str) -> bool:
     return True
 
 
-def _natural(name: str) -> tuple[str, int]:
-    digits = name.lstrip("abcdefghijklmnopqrstuvwxyz")
-    return name[: len(name) - len(digits)], int(digits or 0)
+def _natural(name: str) -> tuple[int, str]:
+    """Order ``sr2`` before ``sr10``; all names of one pattern begin alike."""
+    return len(name), name
 
 
 def _is_optical(agent: Agent, device: str) -> bool:

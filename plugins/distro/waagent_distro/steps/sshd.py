@@ -155,7 +155,6 @@ def _write_all(agent: Agent, writes: dict[str, str], main: str) -> None:
     complaint = _complaint(agent, main)
     try:
         for path, text in writes.items():
-            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
             textfiles.replace(path, text, 0o600)
         # A complaint that was there before (no host keys yet, no /run/sshd) is not about what was written.
         after = _complaint(agent, main)

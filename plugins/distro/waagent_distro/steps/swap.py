@@ -68,15 +68,12 @@ def _replace(agent: Agent, path: str, size: int, kind: str) -> None:
     try:
         _write(agent, draft, size, kind)
         agent.run(("mkswap", "-L", LABEL, draft), timeout=60, check=True)
-        if os.path.exists(path):
-            # The new one is in use before the old one goes, so that memory never runs short in between.
-            agent.run(("swapon", draft), timeout=60, check=True)
-            if _is_active(agent, path):
-                agent.run(("swapoff", path), timeout=_OFF_TIMEOUT, check=True)
-            os.rename(draft, path)
-            return
+        # The new one is in use before the old one goes, so that memory never runs short in between. The kernel
+        # knows the file, not its name, which can change afterwards.
+        agent.run(("swapon", draft), timeout=60, check=True)
+        if _is_active(agent, path):
+            agent.run(("swapoff", path), timeout=_OFF_TIMEOUT, check=True)
         os.rename(draft, path)
-        agent.run(("swapon", path), timeout=60, check=True)
     except BaseException:
         if _is_active(agent, draft):
             agent.run(("swapoff", draft), timeout=_OFF_TIMEOUT)

@@ -41,7 +41,8 @@ def first_line(path: str) -> str:
 def replace(path: str, text: str, mode: int = 0o644) -> None:
     """Give *path* new content at once: whoever reads sees the old or the new, and a power cut leaves one of them.
 
-    Mode, owner and security label of an existing file stay. A link stays a link; what it leads to is replaced.
+    Mode, owner and security label of an existing file stay. Missing directories are made. A link stays a link; what it
+    leads to is replaced.
 
     Args:
         mode: of a new file.
@@ -51,6 +52,7 @@ def replace(path: str, text: str, mode: int = 0o644) -> None:
     """
     place = os.path.realpath(path)
     directory, name = os.path.split(place)
+    os.makedirs(directory, 0o755, exist_ok=True)  # stateless systems begin with an empty /etc
     try:
         before: os.stat_result | None = os.stat(place)
     except FileNotFoundError:

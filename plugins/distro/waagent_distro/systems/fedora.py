@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def configure_sshd(
     agent: Agent, password_authentication: bool | None, client_alive_interval: int | None
 ) -> bool | None:
-    """Write a drop-in only: the main file belongs to the package."""
+    """Write a drop-in only, on Fedora itself: the main file belongs to the package."""
     if agent.distro.id != "fedora":
         return None
-    from waagent_distro.steps import sshd
+    from waagent_distro.systems import shared
 
-    return sshd.configure(agent, password_authentication, client_alive_interval, edit_main=False)
+    return shared.configure_sshd(agent, password_authentication, client_alive_interval)
 
 
 @hookimpl
