@@ -19,7 +19,7 @@ KEY_PATIENCE = 60.0
 FETCH_PATIENCE = 300.0
 ANSWERS = 3
 """Goal states without the certificate after which it is not waited for any more."""
-_PAUSE = 5.0
+_PAUSE = 2.0
 _LOOK = 0.05
 
 
