@@ -101,7 +101,7 @@ def _unknown(words: list[str], session: Session) -> int:
         stream = sys.stdout if wants_help else sys.stderr
         stream.write(family if wants_help else f"waagent: {ending}\n{family}")
         return DONE if wants_help else USAGE
-    if words[0] in LEGACY or words[0] == "setup-firewall":
+    if words[0] in LEGACY or words[0] in ("resourcedisk", "setup-firewall"):
         return _say(f"the command {words[0]!r} belongs to a plugin that is not here or not on", USAGE)
     return _usage(f"unknown command {words[0]!r}", session)
 

@@ -25,7 +25,6 @@ LEGACY = {
     "run-boot": "run-boot",
     "show-configuration": "show-configuration",
     "collect-logs": "collect-logs",
-    "resourcedisk": "resourcedisk",
     "provision": "provision",
 }
 """Words that are commands by themselves, with and without leading dashes or slashes."""

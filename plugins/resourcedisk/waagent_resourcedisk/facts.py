@@ -1,0 +1,258 @@
+"""What is on a disk, before anything is decided. Nothing is written; NTFS is looked into through a read-only mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from waagent import ensure_dir
+from waagent_resourcedisk.records import Candidate, DiskFacts, Mounted, Partition
+
+if TYPE_CHECKING:
+    from waagent import Agent
+    from waagent_resourcedisk.marker import Marker
+    from waagent_resourcedisk.system import Mount, System
+
+SYSTEM_POINTS = frozenset(("/", "/boot", "/boot/efi", "/efi", "/usr", "/var"))
+IGNORED = frozenset(("dataloss_warning_readme.txt", "system volume information", "$recycle.bin"))
+"""What the platform itself, and the warning, leave on a fresh disk; in lower case."""
+
+_EDGE = 1 << 20
+_TABLES = {"dos": "mbr"}
+_AMBIVALENT = 8
+_NO_DRIVER = re.compile(r"unknown filesystem type|No such device|unknown filesystem")
+_OWN_LEFT_OVER = 30.0
+
+
+def look(agent: Agent, system: System, candidate: Candidate, marker: Marker, mount_point: str = "") -> DiskFacts:
+    """Look at one disk; its lock is held, so that no other run of ours looks or works at the same time.
+
+    Args:
+        agent: runs ``blkid`` and, for NTFS, ``mount``.
+        system: the kernel's tables.
+        candidate: which disk.
+        marker: whether an earlier run began to format it.
+        mount_point: where it is wanted: of several mounts this one comes first.
+    """
+    name, device = candidate.name, candidate.device
+    clear_look_point(agent, system)
+    numbers = system.numbers(name)
+    mounts = [mount for mount in system.mounts() if mount.numbers & set(numbers)]
+    size = system.size(name)
+    holders = _holders(system, name, set(numbers))
+    facts = DiskFacts(
+        candidate,
+        size=size,
+        serial=_serial(agent, system, name, device),
+        read_only=system.text(f"/sys/block/{name}/ro") == "1",
+        mounted=_mounted(mounts, numbers, system, mount_point),
+        system=tuple(mount.point for mount in mounts if mount.point in SYSTEM_POINTS),
+        holders=() if mounts else holders,
+    )
+    if not numbers or system.number_of(f"/dev/{name}") not in numbers:
+        return attrs.evolve(facts, problem=f"{device} is not there, or is another disk than the kernel's {name}")
+    return _with_content(agent, system, facts, marker)
+
+
+def clear_look_point(agent: Agent, system: System) -> None:
+    """Unmount what a run that was killed left mounted to look into it."""
+    point = _look_point(agent)
+    if system.mounted_at(point) is not None:
+        agent.run(("umount", point), timeout=30)
+
+
+def _with_content(agent: Agent, system: System, facts: DiskFacts, marker: Marker) -> DiskFacts:
+    name, device = facts.candidate.name, facts.device
+    whole, problem = probe(agent, device)
+    table = whole.get("PTTYPE")
+    table_id = whole.get("PTUUID", "").lower()
+    ours = marker.is_ours(table_id, facts.size)
+    idle = not (facts.mounted or facts.holders)
+    busy = idle and _is_busy(agent, device, _OWN_LEFT_OVER if ours else 0.0)
+    parts = []
+    for number, entry in system.partitions(name):
+        node = agent.paths.at("/dev/" + entry)
+        if system.number_of(f"/dev/{entry}") is None:
+            problem = problem or f"{node} is not there"
+            continue
+        values, trouble = probe(agent, node)
+        problem = problem or trouble
+        part = Partition(
+            node,
+            number,
+            _type(values.get("PART_ENTRY_TYPE", "")),
+            values.get("TYPE", ""),
+            values.get("LABEL", ""),
+            system.size(name, entry),
+        )
+        if part.filesystem == "ntfs" and idle and not busy:
+            contents, why = _ntfs_contents(agent, node)
+            part = attrs.evolve(part, contents=contents, problem=why)
+        parts.append(part)
+    if table and not problem and idle:
+        problem = _disagreement(agent, device, len(parts))
+    signature = whole.get("TYPE", "")
+    unfinished = ours and idle and not busy and not _is_usable(agent, parts)
+    blank = not table and not signature and not parts and not problem and idle and _is_blank(device, facts.size)
+    return attrs.evolve(
+        facts,
+        table=_TABLES.get(table, table) if table else None,
+        table_id=table_id,
+        signature=signature,
+        blank=blank,
+        partitions=tuple(parts),
+        busy=busy,
+        problem=problem,
+        unfinished=unfinished,
+    )
+
+
+def probe(agent: Agent, device: str) -> tuple[dict[str, str], str]:
+    """Return what ``blkid`` recognises on *device*, by its names, and why nothing can be said of it.
+
+    Several signatures at once count as one called ``ambivalent``.
+    """
+    done = agent.run(("blkid", "-p", "-o", "export", device), timeout=30)
+    values = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    if done.returncode == _AMBIVALENT:
+        return {"TYPE": "ambivalent"}, ""
+    if done.returncode == 2 and not done.timed_out and not done.stdout.strip():
+        return ({}, "") if not done.stderr.strip() else ({}, done.describe())
+    if not done.ok or "DEVNAME" not in values:
+        return {}, f"{done.describe()}; blkid of util-linux is needed"
+    return values, ""
+
+
+def _disagreement(agent: Agent, device: str, known: int) -> str:
+    """Return what is wrong when the table lists other partitions than the kernel knows."""
+    done = agent.run(("sfdisk", "--dump", device), timeout=30)
+    if not done.ok:
+        return ""  # no sfdisk here, or a table that it does not read: the rows of the table deal with that
+    listed = sum(1 for line in done.stdout.splitlines() if " start=" in line and _has_extent(line))
+    return "" if listed == known else f"its table lists {listed} partitions, the kernel knows {known}"
+
+
+def _has_extent(line: str) -> bool:
+    match = re.search(r"size=\s*(\d+)", line)
+    return match is None or int(match.group(1)) > 0
+
+
+def _type(text: str) -> str:
+    kind = text.lower()
+    return kind.removeprefix("0x")
+
+
+def _mounted(
+    mounts: list[Mount], numbers: dict[tuple[int, int], str], system: System, wanted: str
+) -> tuple[Mounted, ...]:
+    found = []
+    for mount in mounts:
+        name = next((numbers[number] for number in mount.numbers if number in numbers), "")
+        writable = "ro" not in mount.options.split(",")
+        rank = (mount.point != wanted, mount.root != "/")
+        found.append((rank, Mounted(system.paths.at("/dev/" + name), mount.point, mount.filesystem, writable)))
+    return tuple(one for _, one in sorted(found, key=lambda pair: pair[0]))
+
+
+def _holders(system: System, name: str, numbers: set[tuple[int, int]]) -> tuple[str, ...]:
+    found = [*system.holders(name), *system.listed(f"/sys/block/{name}/slaves")]
+    found += [f"swap on {path}" for path in system.swaps() if system.number_of(path) in numbers]
+    return tuple(found)
+
+
+def _serial(agent: Agent, system: System, name: str, device: str) -> str:
+    own = system.text(f"/sys/block/{name}/device/serial")
+    if own:
+        return own
+    done = agent.run(("udevadm", "info", "--query=property", "--name", device), timeout=10)
+    lines = (line.partition("=") for line in done.stdout.splitlines())
+    return next((value for key, _, value in lines if key == "ID_SERIAL"), "")
+
+
+def _is_busy(agent: Agent, device: str, patience: float) -> bool:
+    """Return whether the kernel refuses the disk to a second owner, waiting for a ``mkfs`` that outlived its agent."""
+    while True:
+        try:
+            os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        except OSError as problem:
+            if problem.errno != errno.EBUSY:
+                return False  # whatever it is, the other probes say so
+            patience -= 0.5
+            if patience <= 0 or agent.stopping.wait(0.5):
+                return True
+        else:
+            return False
+
+
+def _is_blank(device: str, size: int) -> bool:
+    """Return whether the first and the last MiB hold nothing but zeros."""
+    if size <= 0:
+        return False
+    try:
+        with open(device, "rb", buffering=0) as stream:
+            for at in (0, max(0, size - _EDGE)):
+                stream.seek(at)
+                data = stream.read(_EDGE) or b""
+                if not data or data.strip(b"\0"):
+                    return False
+    except OSError:
+        return False
+    return True
+
+
+# ---- Mounting to look ------------------------------------------------------------------------------------------------
+
+
+def _look_point(agent: Agent) -> str:
+    return agent.paths.run("resourcedisk-look")
+
+
+def _ntfs_contents(agent: Agent, device: str) -> tuple[tuple[str, ...] | None, str]:
+    """Return the names at the top of an NTFS file system, without the platform's; and why they cannot be had."""
+    problems = []
+    for kind in ("ntfs3", "ntfs"):
+        names, problem = _look_into(agent, device, kind)
+        if names is not None:
+            return tuple(sorted(name for name in names if name.lower() not in IGNORED)), ""
+        if problem:
+            problems.append(problem)
+    return None, "; ".join(problems)  # no driver at all: nobody can have used the disk from here
+
+
+def _look_into(agent: Agent, device: str, kind: str) -> tuple[list[str] | None, str]:
+    """Return the names at the top of a file system; ``None`` and an empty text when the kernel has no driver."""
+    point = _look_point(agent)
+    environment = {**os.environ, "LANG": "C", "LC_ALL": "C"}
+    try:
+        ensure_dir(point)
+    except OSError as problem:
+        return None, f"{point} cannot be made: {problem}"
+    options = "ro,nodev,noexec,nosuid"
+    done = agent.run(("mount", "-t", kind, "-o", options, device, point), timeout=30, env=environment)
+    if not done.ok:
+        return None, "" if _NO_DRIVER.search(done.stderr) else done.describe()
+    names: list[str] | None = None
+    trouble = ""
+    try:
+        names = os.listdir(point)
+    except OSError as error:
+        trouble = f"{device} cannot be read: {error}"
+    ended = agent.run(("umount", point), timeout=30)
+    if not ended.ok:
+        return None, ended.describe()
+    try:
+        os.rmdir(point)
+    except OSError:
+        pass  # the next look uses it
+    return names, trouble
+
+
+def _is_usable(agent: Agent, parts: list[Partition]) -> bool:
+    """Return whether the partition that an earlier run was formatting can be mounted, so that it is complete."""
+    if len(parts) != 1 or not parts[0].filesystem:
+        return False
+    return _look_into(agent, parts[0].device, parts[0].filesystem)[0] is not None
