@@ -41,7 +41,7 @@ _STOP_LOOK = 0.5
 _unreaped: list[int] = []
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Completed:
     """How a command ended.
 

@@ -49,7 +49,7 @@ class Origin:
         return f"default of plugin {self.plugin}" if self.plugin else self.kind
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Problem:
     """Something in the configuration that somebody should look at.
 

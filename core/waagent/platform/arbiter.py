@@ -19,7 +19,7 @@ FABRIC = "Fabric"
 FAST_TRACK = "FastTrack"
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Need:
     """What an update has to do (steps 3 and 4).
 

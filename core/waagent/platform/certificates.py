@@ -50,9 +50,9 @@ def open_certificates(
     Raises:
         CryptError: it cannot be opened with the transport key, or is malformed.
     """
-    import base64
+    import binascii
 
-    text = base64.b64encode(data).decode("ascii")
+    text = binascii.b2a_base64(data, newline=False).decode("ascii")
     answer = _ask(paths, {"op": "open-certificates", "data": text, "openssl": openssl})
     if log is not None:
         for warning in answer["warnings"]:

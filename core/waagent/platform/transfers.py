@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import random
+import binascii
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -119,7 +119,7 @@ class Transfers:
             ExtensionDownloadError: code 1001; names the last error.
         """
         locations = [uri for uri in uris if uri]
-        random.shuffle(locations)
+        locations.sort(key=lambda _: os.urandom(8))
         if not locations:
             raise ExtensionDownloadError(f"Failed to download {what}: there is no location to get it from")
         task = _Task(what, verify, kind, manifest_uri, target, limit, self._endpoint.clock() + seconds, check, stop)
@@ -158,7 +158,7 @@ class Transfers:
             "method": "PUT",
             "headers": [list(pair) for pair in call.headers],
             "proxy": self._proxy(call.url),
-            "body": base64.b64encode(call.body or b"").decode("ascii"),
+            "body": binascii.b2a_base64(call.body or b"", newline=False).decode("ascii"),
             "success": [201],
         }
         job = {"ways": [way], "target": None, "limit": DOCUMENT_LIMIT, "deadline": UPLOAD_SECONDS, "timeout": 10.0}
@@ -225,7 +225,7 @@ class Transfers:
         if channel == HOST:
             self._host.note(observations.ARTIFACT, None)
             self._endpoint.answered()
-        body = base64.b64decode(answer["body"]) if answer["body"] else b""
+        body = binascii.a2b_base64(answer["body"]) if answer["body"] else b""
         return channel, Fetched(uri, answer["size"], body.removeprefix(b"\xef\xbb\xbf"))
 
     def _again_through_host(self, task: _Task, uri: str, problems: list[HttpError]) -> tuple[str, Fetched] | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _STEPS_MOST = 1000
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Forecast:
     """What would become of one unit.
 
@@ -44,7 +44,7 @@ class Forecast:
     notes: tuple[str, ...] = ()
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Outlook:
     """What would become of a goal state.
 

@@ -21,7 +21,7 @@ from waagent_extensions.planner import Ran
 _LIMIT = 64 << 20
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Progress:
     """How far one unit is.
 

@@ -26,7 +26,7 @@ _MISSING_DEPENDENCY = (_NOT_FOUND, 51, 52)
 _INTERPRETERS = ("python", "python3")
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Verdict:
     """What the end of a command means.
 

@@ -26,7 +26,7 @@ _PIECE = 1 << 20
 _SPARE = 64 << 20
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Limits:
     """How large a package may be (ruling 34).
 

@@ -29,7 +29,7 @@ UNRESPONSIVE = "Unresponsive"
 _LIMIT = 1 << 20
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class HandlerStatus:
     """How a handler stands, as last recorded (extensions §13.1)."""
 

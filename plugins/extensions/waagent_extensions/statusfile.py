@@ -29,7 +29,7 @@ class _Malformed(ValueError):
     """The file breaks a rule of §8."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Seen:
     stamp: tuple[int, int, int]
     report: ExtensionReport
