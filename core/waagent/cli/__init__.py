@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
 
 from waagent.cli.grammar import LEGACY, REFUSED, UsageError, parse
 
+TYPE_CHECKING = False  # the way to the daemon does without the typing module
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
     from waagent.cli.session import Session
     from waagent.cli.table import Entry
@@ -77,14 +79,18 @@ def _run(words: list[str], session: Session) -> int:
     return entry.run(session, arguments)
 
 
-def _arguments(entry: Entry, rest: list[str], session: Session) -> argparse.Namespace | int:
+def _arguments(entry: Entry, rest: list[str], session: Session) -> Any:
     """Return the command's own arguments parsed, or the exit code when that ends the run (a mistake, ``--help``)."""
-    from waagent.cli import help as help_command
+    arguments: argparse.Namespace | SimpleNamespace
+    if rest or entry.configure is not None:
+        from waagent.cli import help as help_command
 
-    try:
-        arguments = help_command.parser_of(entry).parse_args(rest)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else USAGE
+        try:
+            arguments = help_command.parser_of(entry).parse_args(rest)
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else USAGE
+    else:
+        arguments = SimpleNamespace()  # nothing to parse: the service starts without argparse and what that brings
     for flag in ("force", "full", "debug", "verbose"):
         if not hasattr(arguments, flag):
             setattr(arguments, flag, getattr(session.invocation, flag))

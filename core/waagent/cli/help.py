@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from waagent.cli import table
 from waagent.cli.grammar import LEGACY
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 

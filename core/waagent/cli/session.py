@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from waagent.errors import ConfigError
 from waagent.paths import Paths
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from waagent.agent import Agent
     from waagent.cli.grammar import Invocation

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from waagent.cli.service import command
 from waagent.service import launch
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 

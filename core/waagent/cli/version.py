@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
-from typing import TYPE_CHECKING
 
 from waagent.version import NAME, WIRE_VERSION
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
