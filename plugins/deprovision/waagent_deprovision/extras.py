@@ -20,7 +20,7 @@ _CLEAN = ("cloud-init", "clean", "--logs")
 _NO_SUCH_COMMAND = 127
 _CLOUD_DISK = "/dev/disk/cloud/azure_resource"
 _FILES = {
-    "logs": ("/var/log/waagent.log.*", "/var/log/waagent.log-*"),
+    "rotated-logs": ("/var/log/waagent.log.*", "/var/log/waagent.log-*"),
     "network-manager": ("/var/lib/NetworkManager/internal-*.lease",),
     "sudoers": ("/etc/sudoers.d/90-cloud-init-users",),
 }
@@ -28,7 +28,7 @@ _SUMMARIES = {
     "machine-id": "empty /etc/machine-id",
     "cloud-init": f"run `{' '.join(_CLEAN)}`",
     "histories": "delete shell histories",
-    "logs": "delete rotated logs of the agent",
+    "rotated-logs": "delete rotated logs of the agent",
     "network-manager": "delete NetworkManager's internal leases",
     "sudoers": "delete /etc/sudoers.d/90-cloud-init-users",
     "fstab": "delete the resource disk's entry in /etc/fstab",

@@ -22,7 +22,7 @@ EXTRAS = {
     "machine-id": "/etc/machine-id will be emptied.",
     "cloud-init": "The state and the logs of cloud-init will be deleted: it runs anew at the next start.",
     "histories": "The shell histories of root and of every user will be deleted.",
-    "logs": "Rotated logs of the agent will be deleted.",
+    "rotated-logs": "Rotated logs of the agent will be deleted.",
     "network-manager": "The internal DHCP leases of NetworkManager will be deleted.",
     "sudoers": "/etc/sudoers.d/90-cloud-init-users will be deleted: its users can become root no more.",
     "fstab": "The resource disk's entry in /etc/fstab will be deleted.",

@@ -21,7 +21,7 @@ _CAUTION = (
 @hookimpl
 def declare_options() -> Option:
     """What goes beyond what is documented is the image builder's to ask for (ruling 45)."""
-    words = "machine-id, cloud-init, histories, logs, network-manager, sudoers, fstab"
+    words = "machine-id, cloud-init, histories, rotated-logs, network-manager, sudoers, fstab"
     return Option(ALSO, "text", None, f"what else deprovisioning removes, comma separated: {words}")
 
 

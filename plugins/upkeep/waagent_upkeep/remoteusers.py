@@ -112,7 +112,7 @@ class RemoteUsers:
         token = listed.incarnation if listed is not None else "no list"
         results = [self._one(wish, token) for wish in wishes.values()]
         self._clean = listed is None and all(results)
-        self._wake_at(min((wish.expires for wish in wishes.values() if wish.expires is not None), default=None))
+        self._wake_for([wish.expires for wish in wishes.values() if wish.expires is not None])
 
     def _one(self, wish: Wish, token: str) -> bool:
         """Bring one account to what is wished; returns whether that is so now."""
@@ -138,13 +138,14 @@ class RemoteUsers:
         self._agent.events.add(OPERATION, success=False, message=message)
         return False
 
-    def _wake_at(self, moment: int | None) -> None:
+    def _wake_for(self, moments: list[int]) -> None:
         """Work again when the next account expires: the platform need not say anything for that."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        wait = moment - self._clock() if moment is not None else 0.0
-        if wait > 0:
+        now = self._clock()
+        wait = min((moment - now for moment in moments if moment > now), default=None)
+        if wait is not None:
             self._timer = self._agent.loop.call_later(min(wait + 0.1, LONGEST_WAIT), self._expired, "expiration")
 
     def _expired(self) -> None:
