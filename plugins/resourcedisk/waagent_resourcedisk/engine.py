@@ -198,7 +198,7 @@ class Engine:
     def _swap_steps(self, view: View, waited: frozenset[str]) -> list[Step]:
         mount = view.mount
         if mount is None:
-            if view.disk is None or "mount" in waited:
+            if view.disk is None or self.wishes.format or "mount" in waited:
                 return []
             return [Step("wait for a mount", "wait for the resource disk to be mounted", self._wait_for_mount)]
         summary = f"make {self.wishes.swap_mib} MiB of swap on {mount.device}"

@@ -24,6 +24,8 @@ _NODE_WAIT, _NODE_PAUSE = 25.0, 0.25
 _NUDGES = (("blockdev", "--rereadpt"), ("partx", "--update"), ("partprobe",))
 _NUDGE_EVERY = 1.0
 _LOCK_TRIES = 20
+_START_SECTOR = 2048  # 1 MiB, in the sectors of 512 bytes that the kernel counts in
+_LOST_AT_MOST = 4 << 20
 
 
 @contextlib.contextmanager
@@ -110,9 +112,9 @@ def _wait_for_partition(agent: Agent, system: System, name: str) -> str:
     """
     waited, nudged = 0.0, 0
     while True:
-        parts = system.partitions(name)
-        if len(parts) == 1 and system.number_of(f"/dev/{parts[0][1]}") in system.numbers(name):
-            return agent.paths.at("/dev/" + parts[0][1])
+        node = _new_partition(system, name)
+        if node:
+            return agent.paths.at(node)
         if waited >= _NODE_WAIT:
             raise AgentError(f"Partition was not created [{agent.paths.at('/dev/' + partition_name(name))}]")
         if waited >= nudged * _NUDGE_EVERY:
@@ -120,10 +122,21 @@ def _wait_for_partition(agent: Agent, system: System, name: str) -> str:
             if installed(program):
                 agent.run((program, *rest, agent.paths.at("/dev/" + name)), timeout=20)
             nudged += 1
-            if system.partitions(name):
+            if _new_partition(system, name):
                 continue
         agent.stopping.wait(_NODE_PAUSE)
         waited += _NODE_PAUSE
+
+
+def _new_partition(system: System, name: str) -> str:
+    """Return the node of the partition that was just written; the kernel may still show those of the old table."""
+    parts = system.partitions(name)
+    if len(parts) != 1 or parts[0][0] != 1:
+        return ""
+    node = f"/dev/{parts[0][1]}"
+    in_place = system.text(f"/sys/block/{name}/{parts[0][1]}/start") == str(_START_SECTOR)
+    whole = system.size(name) - system.size(name, parts[0][1]) <= _LOST_AT_MOST
+    return node if in_place and whole and system.number_of(node) in system.numbers(name) else ""
 
 
 def partition_name(name: str, number: int = 1) -> str:

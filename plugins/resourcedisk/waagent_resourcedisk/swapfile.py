@@ -69,16 +69,32 @@ def enable(agent: Agent, system: System, path: str, size_mib: int, filesystem: s
     size = size_mib << 20
     draft = path + ".new"
     _tidy(agent, system, path, draft, size)
-    old = _existing(path)
+    old = _existing(path, draft)
     active = old is not None and system.is_swap(path)
     if old is not None and old.st_size == size:
         os.chmod(path, 0o600)
         if active or agent.run(("swapon", path), timeout=_ON_TIMEOUT).ok:
             _told(agent, path, size)
             return
-    _make_room(agent, path, old, size, active)
-    _create(agent, path, draft, size, filesystem)
-    _switch(agent, system, path, draft)
+    active = _make_room(agent, path, old, size, active)
+    for way in METHODS[filesystem]:
+        try:
+            _fill(agent, draft, path, size, filesystem, _FILLERS[way])
+            agent.run(("mkswap", "-L", LABEL, draft), timeout=_MKSWAP_TIMEOUT, check=True)
+            if not active:
+                os.rename(draft, path)
+            done = agent.run(("swapon", draft if active else path), timeout=_ON_TIMEOUT)
+        except BaseException:
+            _unlink(draft)
+            raise
+        if done.ok:
+            break
+        _unlink(draft if active else path)
+        if way == METHODS[filesystem][-1]:
+            raise AgentError(done.describe())
+        agent.log.info(f"The kernel does not take {path} with allocated space; it is written in full")
+    if active:
+        _replace(agent, system, path, draft)
     _told(agent, path, size)
 
 
@@ -86,7 +102,7 @@ def _told(agent: Agent, path: str, size: int) -> None:
     agent.log.info(f"Enabled {size >> 10}KB of swap at {path}")
 
 
-def _existing(path: str) -> os.stat_result | None:
+def _existing(path: str, draft: str) -> os.stat_result | None:
     """Return what is at *path*, ``None`` when nothing is.
 
     Raises:
@@ -96,7 +112,8 @@ def _existing(path: str) -> os.stat_result | None:
         found = os.lstat(path)
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+    names = 2 if _is_same(path, draft) else 1
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != names:
         raise AgentError(f"{path} is no regular file of its own: it is left alone")
     with open(path, "rb") as stream:
         stream.seek(_MAGIC_AT)
@@ -105,20 +122,37 @@ def _existing(path: str) -> os.stat_result | None:
     return found
 
 
+def _is_same(path: str, draft: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.lstat(draft))
+    except OSError:
+        return False
+
+
 def _tidy(agent: Agent, system: System, path: str, draft: str, size: int) -> None:
-    """Deal with what a run that was killed left: use a finished draft, remove any other."""
+    """Deal with a draft that is there: one in use takes its place or goes, any other is what a killed run left."""
     if not os.path.lexists(draft):
         return
-    if system.is_swap(draft):
-        if os.lstat(draft).st_size == size:
-            _switch(agent, system, path, draft)
-            return
+    if not system.is_swap(draft):
+        os.unlink(draft)
+    elif _is_same(path, draft):
+        if os.lstat(draft).st_size != size:
+            # The new file needs the name, which the kernel holds on to while the file is in use.
+            _off(agent, draft)
+            os.unlink(draft)
+            agent.run(("swapon", path), timeout=_ON_TIMEOUT, check=True)
+    elif os.lstat(draft).st_size == size:
+        _replace(agent, system, path, draft)
+    else:
         _off(agent, draft)
-    os.unlink(draft)
+        os.unlink(draft)
 
 
-def _make_room(agent: Agent, path: str, old: os.stat_result | None, size: int, active: bool) -> None:
+def _make_room(agent: Agent, path: str, old: os.stat_result | None, size: int, active: bool) -> bool:
     """See to it that the new file fits; the old one only goes first where both do not fit beside each other.
+
+    Returns:
+        Whether the old file is still in use.
 
     Raises:
         AgentError: it does not fit at all.
@@ -126,7 +160,7 @@ def _make_room(agent: Agent, path: str, old: os.stat_result | None, size: int, a
     """
     free = _free(path)
     if free >= size + SPARE:
-        return
+        return active
     before = old.st_blocks * 512 if old is not None else 0
     if free + before < size + SPARE:
         room = (free + before) >> 20
@@ -134,27 +168,15 @@ def _make_room(agent: Agent, path: str, old: os.stat_result | None, size: int, a
     if active:
         _off(agent, path)
     os.unlink(path)
+    return False
 
 
-def _create(agent: Agent, path: str, draft: str, size: int, filesystem: str) -> None:
-    """Make the draft and switch it on, by the first way that the kernel accepts."""
-    ways = METHODS[filesystem]
-    for way in ways:
-        try:
-            _fill(agent, draft, path, size, filesystem, _FILLERS[way])
-            agent.run(("mkswap", "-L", LABEL, draft), timeout=_MKSWAP_TIMEOUT, check=True)
-            done = agent.run(("swapon", draft), timeout=_ON_TIMEOUT, check=way == ways[-1])
-        except BaseException:
-            _unlink(draft)
-            raise
-        if done.ok:
-            return
-        agent.log.info(f"The kernel does not take {path} with allocated space; it is written in full")
-        _unlink(draft)
+def _replace(agent: Agent, system: System, path: str, draft: str) -> None:
+    """Let the draft, which is in use, take the old file's place: memory never runs short in between.
 
-
-def _switch(agent: Agent, system: System, path: str, draft: str) -> None:
-    """Let the draft, which is in use, take the old file's place: memory never runs short in between."""
+    The kernel refuses to rename or remove a file that it swaps to, but gives it a second name. The first one goes when
+    the file is next found out of use, at the latest after a restart of the machine.
+    """
     if system.is_swap(path):
         try:
             _off(agent, path)
@@ -162,7 +184,8 @@ def _switch(agent: Agent, system: System, path: str, draft: str) -> None:
             agent.run(("swapoff", draft), timeout=_OFF_TIMEOUT)
             _unlink(draft)
             raise
-    os.rename(draft, path)
+    _unlink(path)
+    os.link(draft, path)
 
 
 def _off(agent: Agent, path: str) -> None:
