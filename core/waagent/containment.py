@@ -195,6 +195,15 @@ class Containment:
                     found[plugin] = calls[0].hook
             return found
 
+    def failed(self) -> dict[str, dict[str, Tally]]:
+        """Return the tallies with failures, by plugin and hook."""
+        found: dict[str, dict[str, Tally]] = {}
+        with self._lock:
+            for (plugin, hook), tally in self._tallies.items():
+                if tally.failures:
+                    found.setdefault(plugin, {})[hook] = tally
+        return found
+
     def tallies(self, plugin: str) -> dict[str, Tally]:
         """Return the tally of *plugin* by hook."""
         with self._lock:

@@ -171,10 +171,14 @@ class PluginHost:
     def listing(self) -> list[PluginInfo]:
         """Return every installed plugin, by name, with how its calls in this process went."""
         stuck = self.containment.stuck()
+        failed = self.containment.failed()
+        known = [self._plugins[name] for name in sorted(self._plugins)]
+        if not stuck and not failed:
+            return known  # nearly always, and the status asks every period
         found = []
-        for name in sorted(self._plugins):
-            info = self._plugins[name]
-            tallies = self.containment.tallies(name)
+        for info in known:
+            name = info.name
+            tallies = failed.get(name, {})
             failing = [f"{hook}: {tally.last_error}" for hook, tally in tallies.items() if tally.consecutive]
             error = f"hangs in {stuck[name]}" if name in stuck else "; ".join(failing)
             failures = sum(tally.failures for tally in tallies.values())

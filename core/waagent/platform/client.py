@@ -404,7 +404,7 @@ class Platform:
 
     def save_status_copy(self, document: Mapping[str, Any]) -> None:
         """Keep a status document in the history of the present goal state; equal ones are written once."""
-        data = json.dumps(document, indent=1).encode("ascii") + b"\n"
+        data = json.dumps(document).encode("ascii") + b"\n"
         if data != self._status_saved:
             self._status_saved = data
             self.history.save(names.STATUS, data)

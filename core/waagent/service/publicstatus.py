@@ -63,7 +63,7 @@ class PublicStatus:
         if key == self._written_key and now - self._written_at < _OLDEST:
             return
         content["moments"] = moments
-        text = redact(json.dumps(content, indent=1, sort_keys=True, default=str)) + "\n"
+        text = redact(json.dumps(content, sort_keys=True, default=str)) + "\n"
         try:
             ensure_dir(os.path.dirname(self.path), 0o755)
             if os.path.isdir(self.path) and not os.path.islink(self.path):
