@@ -182,9 +182,7 @@ class PluginHost:
             failing = [f"{hook}: {tally.last_error}" for hook, tally in tallies.items() if tally.consecutive]
             error = f"hangs in {stuck[name]}" if name in stuck else "; ".join(failing)
             failures = sum(tally.failures for tally in tallies.values())
-            if failures or error:
-                info = attrs.evolve(info, failures=failures, last_error=error)
-            found.append(info)
+            found.append(attrs.evolve(info, failures=failures, last_error=error) if failures or error else info)
         return found
 
     def plugin(self, name: str) -> PluginInfo | None:
