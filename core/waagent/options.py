@@ -204,8 +204,11 @@ CORE: tuple[Option, ...] = (
 )
 
 _OWNERS = (
+    ("Extensions.Launcher", "scopes"),
+    ("Extensions.WaitFor", "waiting"),
     ("Extensions.", "extensions"),
-    ("CGroups.", "extensions"),
+    ("CGroups.", "scopes"),
+    ("Debug.EtpCollectionPeriod", "telemetry"),
     ("Policy.", "policy"),
     ("Debug.EnableExtensionPolicy", "policy"),
     ("Debug.EnableExtSignatureValidation", "signatures"),
