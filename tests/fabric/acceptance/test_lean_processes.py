@@ -29,9 +29,9 @@ plugin = Witness()
 """
 RARE = """\
     argparse asyncio base64 bz2 calendar concurrent.futures configparser cryptography ctypes dataclasses datetime
-    decimal email hashlib http importlib.metadata importlib.resources ipaddress logging lzma multiprocessing optparse pathlib
-    pkg_resources pkgutil random requests runpy secrets shutil site sqlite3 ssl stevedore string subprocess tarfile
-    tempfile traceback urllib.parse urllib.request urllib3 uuid xml.dom xml.etree zipfile zoneinfo"""
+    decimal email hashlib http importlib.metadata importlib.resources ipaddress logging lzma multiprocessing optparse
+    pathlib pkg_resources pkgutil random requests runpy secrets shutil site sqlite3 ssl stevedore string subprocess
+    tarfile tempfile traceback urllib.parse urllib.request urllib3 uuid xml.dom xml.etree zipfile zoneinfo"""
 SUPERVISOR_KIB = 3 << 10
 """Above a bare interpreter."""
 WORKER_KIB = 16 << 10
