@@ -76,6 +76,11 @@ def set_hostname(agent, hostname):
 
 
 @hookimpl
+def set_dhcp_hostname(agent, hostname):
+    return record(agent, "set_dhcp_hostname", hostname=hostname)
+
+
+@hookimpl
 def publish_hostname(agent, hostname):
     return record(agent, "publish_hostname", hostname=hostname)
 
@@ -99,11 +104,11 @@ def find_resource_disk():
 
 
 @hookimpl
-def create_user(agent, name):
+def create_user(agent, name, comment, expiration):
     home = f"/home/{name}"
     ensure_dir(agent.paths.at(home), 0o755)
-    put_line(agent, "/etc/passwd", f"{name}:x:1000:1000::{home}:/bin/sh")
-    return record(agent, "create_user", name=name)
+    put_line(agent, "/etc/passwd", f"{name}:x:1000:1000:{comment or ''}:{home}:/bin/sh")
+    return record(agent, "create_user", name=name, expiration=expiration)
 
 
 @hookimpl

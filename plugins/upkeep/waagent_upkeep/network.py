@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from waagent import Periodic, Plan, hookimpl
@@ -19,7 +20,9 @@ class NetworkPlugin:
 
     @hookimpl
     def declare_periodic(self, agent: Agent) -> list[Periodic]:
-        """Look at the DHCP client and at the address."""
+        """Look at the DHCP client and at the address; a directory that stands for a machine has neither."""
+        if not (agent.paths.is_real or os.path.isdir(agent.paths.at("/proc"))):
+            return []
         return [Periodic("dhcp client", "OS.MonitorDhcpClientRestartPeriod", self._look)]
 
     @hookimpl

@@ -115,6 +115,18 @@ def test_a_machine_with_a_fixed_address(machine: Machine, hooks: Hooks) -> None:
     assert hooks.fired == 0
 
 
+def test_the_duty(machine: Machine, hooks: Hooks) -> None:
+    plugin = NetworkPlugin()
+    assert plugin.declare_periodic(machine) == [], "a directory has no processes"
+    start(machine, 100, 5)
+    (duty,) = plugin.declare_periodic(machine)
+    assert duty.period == "OS.MonitorDhcpClientRestartPeriod"
+    duty.run(machine)
+    start(machine, 100, 6)
+    duty.run(machine)
+    assert hooks.fired == 1
+
+
 def test_a_changed_address(machine: Machine, hooks: Hooks) -> None:
     address(machine, "10.0.4.7")
     watch = NetworkWatch(machine)
