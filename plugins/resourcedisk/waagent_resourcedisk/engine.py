@@ -174,7 +174,7 @@ class Engine:
 
     def _disk_step(self, view: View, waited: frozenset[str], deadline: float) -> Step:
         action = view.decision.action
-        if action == NONE and view.survey.awaited and "disk" not in waited:
+        if action == NONE and view.survey.pending and "disk" not in waited:
             return Step("wait for the disk", "wait for the resource disk to appear", self._wait_for_disk)
         if action == WAIT:
             summary = f"wait for the disk to be mounted: {view.decision.reason}"
@@ -218,7 +218,7 @@ class Engine:
         self._waited.add(name)
 
     def _wait_for_disk(self) -> None:
-        self._wait("disk", DISK_WAIT, lambda: not self.driver.survey().awaited)
+        self._wait("disk", DISK_WAIT, lambda: not self.driver.survey().pending)
 
     def _wait_for_others(self) -> None:
         self._wait("others", OTHERS_WAIT, lambda: self._look().decision.action != WAIT)

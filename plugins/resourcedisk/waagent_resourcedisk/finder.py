@@ -60,7 +60,7 @@ def survey(system: System, claimed: str = "") -> Survey:
         system: the kernel's tables.
         claimed: a device that a plugin calls the resource disk (operation ``find_resource_disk``), empty for none.
     """
-    found, awaited = _on_bus(system)
+    found, pending = _on_bus(system)
     roles = {one.name: one.role for one in found}
     local = _nvme(system, roles)
     proven = [one for one in found if one.role == ROLE_RESOURCE]
@@ -69,7 +69,7 @@ def survey(system: System, claimed: str = "") -> Survey:
     if claimed and (disk is None or system.resolved(claimed) != disk.name):
         disk, refusal = _claim(system, claimed, roles, local, refusal)
     candidate = None if disk is None or refusal else _candidate(system, disk)
-    return Survey(candidate, refusal, roles, local, awaited and candidate is None and not refusal)
+    return Survey(candidate, refusal, roles, local, pending and candidate is None and not refusal)
 
 
 def _agreed(
@@ -120,7 +120,7 @@ def _candidate(system: System, disk: Candidate) -> Candidate:
 def _on_bus(system: System) -> tuple[list[_OnBus], bool]:
     """Return the disks on the bus, and whether one is missing that may yet come."""
     found: list[_OnBus] = []
-    awaited = False
+    pending = False
     for entry in system.listed(BUS):
         guid = system.text(f"{BUS}/{entry}/device_id").strip("{}").lower()
         units = _units(system, f"{BUS}/{entry}")
@@ -130,10 +130,10 @@ def _on_bus(system: System) -> tuple[list[_OnBus], bool]:
                 continue
             found.append(_OnBus(name, role, f"virtual bus device {guid}, logical unit {lun}"))
         if guid.startswith(_GEN1_RESOURCE) and not units:
-            awaited = True
+            pending = True
         elif guid == _GEN2 and not any(lun == 1 for lun, _ in units):
-            awaited = awaited or not units or system.uptime() < EARLY
-    return found, awaited
+            pending = pending or not units or system.uptime() < EARLY
+    return found, pending
 
 
 def role_of(guid: str, lun: int) -> str:

@@ -45,14 +45,14 @@ class Survey:
         refusal: why it is not certain; empty otherwise.
         roles: role of each disk whose role is known, by kernel name.
         local: local NVMe disks, which nobody touches unless a plugin claims one.
-        awaited: a controller is there whose disk is not: it may be on its way.
+        pending: a controller is there whose disk is not: it may be on its way.
     """
 
     candidate: Candidate | None = None
     refusal: str = ""
     roles: Mapping[str, str] = attrs.field(factory=dict)
     local: tuple[Candidate, ...] = ()
-    awaited: bool = False
+    pending: bool = False
 
 
 @attrs.frozen

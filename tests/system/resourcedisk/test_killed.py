@@ -1,0 +1,157 @@
+"""Killed in the middle, and hanging in the middle (§14.7, §14.8)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.system.resourcedisk.loops import LoopDisk, sh
+from waagent import Plan, Step
+from waagent.service.boot import BootStage
+from waagent_resourcedisk import engine as engines
+from waagent_resourcedisk import swapfile
+
+pytestmark = pytest.mark.system
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> Path:
+    """Put a program of our own before the system's."""
+    place = tmp_path / "bin"
+    place.mkdir(exist_ok=True)
+    program = place / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    return program
+
+
+def boot_in_child(disk: LoopDisk) -> int:
+    """Do what a start of the service does in a process that can be killed."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            disk.boot()
+        finally:
+            os._exit(0)
+    return pid
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+@pytest.mark.parametrize("half_made", [False, True])
+def test_killed_in_the_middle_of_mkfs(
+    make_disk: Callable[..., LoopDisk],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    half_made: bool,
+) -> None:
+    disk = make_disk(400)
+    disk.configure(Filesystem=kind)
+    disk.ntfs()
+    began = tmp_path / "began"
+    # A file system that looks like one and cannot be mounted: its superblock alone.
+    real = f"/usr/sbin/mkfs.{kind}"
+    spoil = f'for last; do :; done; {real} "$@" && dd if=/dev/zero of=$last bs=1M seek=1 count=200 conv=notrunc'
+    work = spoil if half_made else "true"
+    program = tool(tmp_path, monkeypatch, f"mkfs.{kind}", f"{work}; echo $$ > {began}; exec sleep 600")
+    pid = boot_in_child(disk)
+    until(lambda: began.exists() and began.read_text().strip())
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.kill(int(began.read_text()), signal.SIGKILL)
+    program.unlink()
+    disk.boot()
+    assert disk.mounted() == f"{disk.part} {kind}", "\n".join(disk.lines)
+    (disk.point / "works").write_text("yes")
+
+
+def test_killed_while_swap_is_written(make_disk: Callable[..., LoopDisk], monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = make_disk(600)
+    disk.configure(EnableSwap="y", SwapSizeMB=64)
+    draft = disk.point / "swapfile.new"
+
+    def slowly(agent: object, descriptor: int, path: str, size: int) -> None:
+        os.write(descriptor, bytes(1 << 20))
+        signal.pause()
+
+    monkeypatch.setitem(swapfile._FILLERS, "allocate", slowly)
+    pid = boot_in_child(disk)
+    until(lambda: draft.exists() and draft.stat().st_size)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    monkeypatch.undo()
+    disk.boot()
+    assert (disk.point / "swapfile").stat().st_size == 64 << 20
+    assert str(disk.point) in Path("/proc/swaps").read_text()
+    assert not draft.exists()
+
+
+def test_a_hanging_mkfs_does_not_keep_the_machine_from_being_ready(
+    disk: LoopDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.ntfs()
+    go = tmp_path / "go"
+    waiting = f'while [ ! -e {go} ]; do sleep 0.05; done; exec /usr/sbin/mkfs.ext4 "$@"'
+    tool(tmp_path, monkeypatch, "mkfs.ext4", waiting)
+    monkeypatch.setattr(engines, "BUDGET", 2.0)
+    monkeypatch.setattr(engines, "_LEAST", 2.0)
+    agent = disk.agent()
+    engine = engines.Engine(agent)
+    ready = threading.Event()
+
+    def provision() -> Plan:
+        step = Step("report ready", "tell the platform that the machine is ready", ready.set)
+        return Plan("provisioning", dict, lambda facts: [] if ready.is_set() else [step], phase="provision")
+
+    plans = [("resourcedisk", engine.disk_plan()), ("resourcedisk", engine.background_plan())]
+    disk.host.on_boot = lambda agent: [*plans, ("provisioning", provision())]  # type: ignore[attr-defined]
+    read, write = os.pipe()
+    stage = threading.Thread(target=BootStage(agent, write).run, daemon=True)
+    began = time.monotonic()
+    stage.start()
+    assert ready.wait(1.5), "it waited for the disk"
+    assert os.read(read, 1), "the stage never said that its work is done"
+    assert time.monotonic() - began < 15
+    os.close(read)
+    assert not disk.mounted().startswith(disk.device)
+    go.write_text("")
+    stage.join(60)
+    assert not stage.is_alive()
+    assert disk.mounted() == f"{disk.part} ext4"
+    assert [word for word, *_ in disk.host.told] == ["ready"]
+
+
+def test_the_command(disk: LoopDisk, capfd: pytest.CaptureFixture[str]) -> None:
+    import json
+    from argparse import Namespace
+
+    from waagent_resourcedisk import command
+
+    disk.ntfs()
+    assert command.run(disk.agent(), Namespace(json=True, apply=False)) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["decision"]["action"] == "format"
+    assert document["disk"]["candidate"]["trust"] == "proven"
+    assert document["disk"]["partitions"][0]["contents"] == []
+    assert len(document["steps"]) == 4
+    sh("mkfs.ext4", "-q", "-F", disk.part)
+    assert command.run(disk.agent(), Namespace(json=False, apply=False)) == 0
+    text = capfd.readouterr().out
+    assert "mount (row: mountable)" in text
+    assert f"1. mount {disk.root}{disk.part} (ext4)" in text
+    assert command.run(disk.agent(), Namespace(json=False, apply=True)) == 1, "another root has no disks to change"
