@@ -59,7 +59,7 @@ _SUMMARIES: Mapping[str, str] = {
     "report": "report the outcome to the platform",
     "fingerprint": "tell the platform the fingerprint of the SSH host key",
 }
-_OPTIONAL = frozenset({"starting", "host-name", "publish", "eject", "fingerprint", "guest-agent"})
+_OPTIONAL = frozenset({"starting", "host-name", "restart-ssh", "publish", "eject", "fingerprint", "guest-agent"})
 """Steps whose failure is told and lived with: the owner can log in without them."""
 
 
