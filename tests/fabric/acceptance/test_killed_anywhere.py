@@ -29,11 +29,11 @@ from waagent_fabric.seen import find_handler
 pytestmark = [pytest.mark.fabric, pytest.mark.slow]
 
 NAME = "Contoso.Sample"
-SAMPLES = 20
+SAMPLES = 14
 AT_ONCE = 3
 EVERYWHERE = bool(os.environ.get("WAAGENT_KILL_EVERYWHERE"))
-STATUS_UPLOADS = 3
-"""How many of the uploads are taken: their number depends on the weather."""
+STATUS_UPLOADS = 2
+"""How many of the uploads are taken: there are always two, and often more."""
 
 
 @attrs.frozen
@@ -194,8 +194,7 @@ class Machine:
         for record in self.fabric.requests:
             kind = kind_of(record)
             counts[kind] = counts.get(kind, 0) + 1
-            polls = "comp=goalstate" in kind or "/vmSettings" in kind
-            if counts[kind] <= (1 if polls else STATUS_UPLOADS):
+            if counts[kind] <= (STATUS_UPLOADS if kind == "hostplugin PUT /status" else 1):
                 found.append(Request(kind, counts[kind]))
         for path in (*sorted((self.root / "var/lib/waagent/journal").glob("*.jsonl")), self.root / LEDGER):
             name = str(path.relative_to(self.root))
@@ -257,6 +256,9 @@ def run_killed(place: Path, victim: str, moment: Moment, expected: dict[str, Any
         try:
             machine.disturb()
             tools.wait_for(machine.settled, "the end", 40)
+            # A temporary file may be that of a write under way: what is wrong stays wrong.
+            with contextlib.suppress(AssertionError):
+                tools.wait_for(lambda: not list(complaints(machine, expected)), "nothing wrong", 3)
             wrong = list(complaints(machine, expected))
         except AssertionError as problem:
             wrong = [str(problem)]

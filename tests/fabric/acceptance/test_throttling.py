@@ -22,7 +22,7 @@ def wanted(number: int = 0, **public) -> list[HandlerSpec]:
 def test_a_platform_that_throttles_for_half_a_minute_gets_ten_requests_at_most(
     fabric, agent_root, running_agent
 ) -> None:
-    seconds, retry_after = 30.0, 13
+    seconds, retry_after = 30.0, 8
     period = f"{PERIOD:g}"
     running_agent(
         agent_root, fabric, conf={"Extensions.GoalStatePeriod": period, "Extensions.InitialGoalStatePeriod": period}
