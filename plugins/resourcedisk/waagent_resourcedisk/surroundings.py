@@ -35,6 +35,8 @@ def look(
     """Look around. Nothing is written."""
     line, is_service = fstab_line(system, candidate, wishes.mount_point) if candidate is not None else ("", False)
     occupant = system.mounted_at(system.paths.at(wishes.mount_point))
+    if occupant is not None and candidate is not None and occupant.numbers & set(system.numbers(candidate.name)):
+        occupant = None  # the disk itself
     return Surroundings(
         mount_point_problem=mount_point_problem(system, wishes.mount_point),
         occupied_by=occupant.source if occupant is not None else "",
