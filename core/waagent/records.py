@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from waagent.values import Value
+
 if TYPE_CHECKING:
     import argparse
 
     from waagent.agent import Agent
 
 
-@attrs.frozen
-class Option:
+@attrs.frozen(eq=False, repr=False)
+class Option(Value):
     """One configuration option (``waagent.conf``, drop-ins).
 
     Attributes:
@@ -46,8 +48,8 @@ class Option:
     default_from: str | None = None
 
 
-@attrs.frozen(eq=False)
-class Command:
+@attrs.frozen(eq=False, repr=False)
+class Command(Value):
     """One command of ``waagent``.
 
     Attributes:
@@ -67,8 +69,8 @@ class Command:
     hidden: bool = False
 
 
-@attrs.frozen(eq=False)
-class Periodic:
+@attrs.frozen(eq=False, repr=False)
+class Periodic(Value):
     """One periodic duty of the worker.
 
     Attributes:
@@ -84,8 +86,8 @@ class Periodic:
     lane: str | None = None
 
 
-@attrs.frozen(eq=False)
-class LogSource:
+@attrs.frozen(eq=False, repr=False)
+class LogSource(Value):
     """Something for the log collector.
 
     Attributes:
@@ -99,8 +101,8 @@ class LogSource:
     priority: int = 100
 
 
-@attrs.frozen(eq=False)
-class HealthCheck:
+@attrs.frozen(eq=False, repr=False)
+class HealthCheck(Value):
     """The answer of one check of ``waagent doctor``.
 
     Attributes:
@@ -116,8 +118,8 @@ class HealthCheck:
     remedy: str = ""
 
 
-@attrs.frozen
-class Veto:
+@attrs.frozen(eq=False, repr=False)
+class Veto(Value):
     """A plugin's no.
 
     Attributes:
@@ -129,8 +131,8 @@ class Veto:
     code: int | None = None
 
 
-@attrs.frozen(eq=False)
-class Package:
+@attrs.frozen(eq=False, repr=False)
+class Package(Value):
     """A handler's package, downloaded and not yet unpacked.
 
     Attributes:
@@ -144,8 +146,8 @@ class Package:
     signature: str
 
 
-@attrs.frozen(eq=False)
-class HandlerCommand:
+@attrs.frozen(eq=False, repr=False)
+class HandlerCommand(Value):
     """One command of a handler, ready to start (extensions §12).
 
     Attributes:
@@ -171,8 +173,8 @@ class HandlerCommand:
     resource_limits: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-@attrs.frozen
-class CommandResult:
+@attrs.frozen(eq=False, repr=False)
+class CommandResult(Value):
     """How a handler's command ended.
 
     Attributes:
@@ -188,8 +190,8 @@ class CommandResult:
     launch_problem: str = ""
 
 
-@attrs.frozen
-class Launch:
+@attrs.frozen(eq=False, repr=False)
+class Launch(Value):
     """How a handler's command is to be started.
 
     Attributes:

@@ -1,7 +1,6 @@
 """What the platform said, and is told, as frozen values: nothing past this package sees XML or raw JSON.
 
-Every class is public API. ``eq=False`` where nobody compares: it halves the cost of a class at start
-(``measured.md`` §2), which the resident worker pays.
+Every class is public API.
 """
 
 from __future__ import annotations
@@ -10,20 +9,22 @@ from typing import Any
 
 import attrs
 
+from waagent.values import Value
+
 NULL_GUID = "00000000-0000-0000-0000-000000000000"
 MINIMUM_TIMESTAMP = "0001-01-01T00:00:00.000000Z"
 
 
-@attrs.frozen
-class Dependency:
+@attrs.frozen(eq=False, repr=False)
+class Dependency(Value):
     """One ``DependsOnExtension`` edge: the handler, and of a multi-config handler the extension (wireserver §8.4)."""
 
     handler: str
     extension: str | None = None
 
 
-@attrs.frozen
-class ExtensionSettings:
+@attrs.frozen(eq=False, repr=False)
+class ExtensionSettings(Value):
     """One settings instance of a handler: what users call an extension (wireserver §8.2, §8.3).
 
     Attributes:
@@ -49,8 +50,8 @@ class ExtensionSettings:
     has_content: bool = True
 
 
-@attrs.frozen
-class Handler:
+@attrs.frozen(eq=False, repr=False)
+class Handler(Value):
     """One handler of the desired state (wireserver §8, §10; extensions §2).
 
     Attributes:
@@ -74,8 +75,8 @@ class Handler:
     invalid_reason: str | None = None
 
 
-@attrs.frozen
-class AgentFamily:
+@attrs.frozen(eq=False, repr=False)
+class AgentFamily(Value):
     """One family of agent versions that the platform offers (wireserver §8.1)."""
 
     name: str
@@ -86,16 +87,16 @@ class AgentFamily:
     uris: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class StatusBlob:
+@attrs.frozen(eq=False, repr=False)
+class StatusBlob(Value):
     """Where status goes: a SAS URL (a secret: never logged whole) and ``BlockBlob`` or ``PageBlob``."""
 
     url: str = attrs.field(repr=False)
     blob_type: str = "BlockBlob"
 
 
-@attrs.frozen
-class ExtensionsGoalState:
+@attrs.frozen(eq=False, repr=False)
+class ExtensionsGoalState(Value):
     """The extension part of the goal state, from ExtensionsConfig or vmSettings (wireserver §8, §10).
 
     Attributes:
@@ -123,16 +124,16 @@ class ExtensionsGoalState:
     outdated: bool = False
 
 
-@attrs.frozen
-class CertificateInfo:
+@attrs.frozen(eq=False, repr=False)
+class CertificateInfo(Value):
     """One certificate that lies in the state directory as ``<thumbprint>.crt`` (wireserver §11.4)."""
 
     thumbprint: str
     has_private_key: bool
 
 
-@attrs.frozen
-class RemoteUser:
+@attrs.frozen(eq=False, repr=False)
+class RemoteUser(Value):
     """One just-in-time account (wireserver §12). The password is still encrypted."""
 
     name: str
@@ -141,16 +142,16 @@ class RemoteUser:
     groups: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class RemoteAccess:
+@attrs.frozen(eq=False, repr=False)
+class RemoteAccess(Value):
     """The just-in-time accounts of one incarnation."""
 
     incarnation: str
     users: tuple[RemoteUser, ...] = ()
 
 
-@attrs.frozen
-class HostingEnvironment:
+@attrs.frozen(eq=False, repr=False)
+class HostingEnvironment(Value):
     """Names that telemetry and tools want (wireserver §7)."""
 
     vm_name: str = ""
@@ -158,8 +159,8 @@ class HostingEnvironment:
     deployment_name: str = ""
 
 
-@attrs.frozen
-class GoalState:
+@attrs.frozen(eq=False, repr=False)
+class GoalState(Value):
     """One adopted, validated goal state: a snapshot that never changes (wireserver §6, §15).
 
     Attributes:
@@ -186,8 +187,8 @@ class GoalState:
         return head if dot and head else None
 
 
-@attrs.frozen
-class ManifestVersion:
+@attrs.frozen(eq=False, repr=False)
+class ManifestVersion(Value):
     """One version in a manifest (wireserver §13)."""
 
     version: str
@@ -196,16 +197,16 @@ class ManifestVersion:
     disallow_major_upgrade: bool = False
 
 
-@attrs.frozen
-class Manifest:
+@attrs.frozen(eq=False, repr=False)
+class Manifest(Value):
     """The versions of a handler or agent family, and the URI that the manifest came from."""
 
     versions: tuple[ManifestVersion, ...]
     uri: str = attrs.field(default="", repr=False)
 
 
-@attrs.frozen
-class Substatus:
+@attrs.frozen(eq=False, repr=False)
+class Substatus(Value):
     """One item of an extension's substatus list (extensions §8)."""
 
     name: str
@@ -215,8 +216,8 @@ class Substatus:
     lang: str = "en-US"
 
 
-@attrs.frozen
-class ExtensionReport:
+@attrs.frozen(eq=False, repr=False)
+class ExtensionReport(Value):
     """What one extension says of itself, for the status blob (extensions §8, §13.3).
 
     Attributes:
@@ -236,8 +237,8 @@ class ExtensionReport:
     substatus: tuple[Substatus, ...] = ()
 
 
-@attrs.frozen
-class HandlerReport:
+@attrs.frozen(eq=False, repr=False)
+class HandlerReport(Value):
     """One item of ``handlerAggregateStatus`` (extensions §13.3).
 
     Attributes:
@@ -256,8 +257,8 @@ class HandlerReport:
     extension: ExtensionReport | None = None
 
 
-@attrs.frozen
-class GoalStateReport:
+@attrs.frozen(eq=False, repr=False)
+class GoalStateReport(Value):
     """``goalStateAggregateStatus``: how the last goal state ended (wireserver §17.3).
 
     Attributes:
@@ -271,8 +272,8 @@ class GoalStateReport:
     timestamp: str
 
 
-@attrs.frozen
-class UpdateReport:
+@attrs.frozen(eq=False, repr=False)
+class UpdateReport(Value):
     """``updateStatus`` of the agent (service §6)."""
 
     expected_version: str
@@ -281,8 +282,8 @@ class UpdateReport:
     message: str = ""
 
 
-@attrs.frozen
-class StatusReport:
+@attrs.frozen(eq=False, repr=False)
+class StatusReport(Value):
     """One plugin's part of the status blob; the parts are joined in call order.
 
     Attributes:
@@ -305,8 +306,8 @@ class StatusReport:
     busy: bool = False
 
 
-@attrs.frozen(eq=False)
-class TelemetryEvent:
+@attrs.frozen(eq=False, repr=False)
+class TelemetryEvent(Value):
     """One event for the platform's telemetry (wireserver §19.1).
 
     Attributes:
@@ -320,8 +321,8 @@ class TelemetryEvent:
     parameters: tuple[tuple[str, str | int | float | bool], ...]
 
 
-@attrs.frozen
-class TelemetryReceipt:
+@attrs.frozen(eq=False, repr=False)
+class TelemetryReceipt(Value):
     """What became of offered events.
 
     Attributes:
