@@ -87,6 +87,15 @@ def test_neither_is_one_that_the_system_is_built_on(machine):
         machine.distro.find_resource_disk()
 
 
+def test_neither_is_one_whose_file_system_spans_devices(machine, monkeypatch):
+    disk(machine, "b", GEN1, 0, "sdb")
+    mountinfo(machine, ("0:29", "/", "btrfs", "/dev/sdb1"))
+    numbers = {machine.at("/dev/sdb1"): (8, 17)}
+    monkeypatch.setattr("waagent_distro.steps.mounts.number_of", numbers.get)
+    with pytest.raises(NoAnswer, match="holds /"):
+        machine.distro.find_resource_disk()
+
+
 @pytest.mark.parametrize(("name", "partition"), [("sdb", "sdb1"), ("sdba", "sdba1"), ("nvme0n1", "nvme0n1p1")])
 def test_partitions_are_named_as_the_kernel_does(name, partition):
     assert disks.partition_name(name, 1) == partition
@@ -240,7 +249,7 @@ def test_a_swap_file_is_written_in_full(swappable):
     assert path.stat().st_mode & 0o777 == 0o600
     tool, on = swappable.ran
     assert tool[:3] == ("mkswap", "-L", "waagent")
-    assert on == ("swapon", tool[3])
+    assert on == ("swapon", str(path))
     assert list(path.parent.iterdir()) == [path]
     assert any(f"Enabled 3072KB of swap at {path}" in line for line in swappable.lines)
 
@@ -272,14 +281,25 @@ def test_one_that_swapon_refuses_is_made_anew(swappable):
     assert path.read_bytes() == bytes(2 << 20)
 
 
-def test_a_resize_never_leaves_the_machine_without_swap(swappable):
+def test_the_old_one_is_given_up_when_the_new_one_is_ready(swappable):
     path = swappable.root / "mnt/swapfile"
     path.write_bytes(bytes(1 << 20))
     swappable.write("proc/swaps", f"Filename Type Size Used Priority\n{path} file 1020 0 -2\n")
-    swappable.answer("swapoff")
+    swappable.answer("swapoff", lambda _c, _d: swappable.write("proc/swaps", "Filename\n") and 0)
     swappable.distro.enable_swap(str(path), 2)
-    assert [command[0] for command in swappable.ran] == ["mkswap", "swapon", "swapoff"]
+    assert [command[0] for command in swappable.ran] == ["mkswap", "swapoff", "swapon"]
     assert path.stat().st_size == 2 << 20
+
+
+def test_where_memory_is_short_the_old_one_stays(swappable):
+    path = swappable.root / "mnt/swapfile"
+    path.write_bytes(bytes(1 << 20))
+    swappable.write("proc/swaps", f"Filename Type Size Used Priority\n{path} file 1020 0 -2\n")
+    swappable.answer("swapoff", (255, "", "swapoff failed: Cannot allocate memory\n"))
+    with pytest.raises(NoAnswer, match="Cannot allocate memory"):
+        swappable.distro.enable_swap(str(path), 2)
+    assert path.stat().st_size == 1 << 20
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(("size", "said"), [(0, r"Invalid swap size \[0\]"), (-1, "Invalid"), (1 << 30, "do not fit")])

@@ -115,6 +115,8 @@ def _partition(agent: Agent, device: str, facts: dict[str, object]) -> None:
     for name in disks.partitions(agent, device):
         old = os.path.join(os.path.dirname(os.path.realpath(device)), name)
         agent.run(("wipefs", "--all", old), check=True)
+    # Where the kernel still has the old partitions it may refuse new ones that overlap them.
+    agent.run(("partx", "--delete", device), timeout=20)
     script = f"label: {kind}\nstart=1MiB, type={_LINUX[kind]}\n"
     agent.log.info(f"Write a table of partitions ({kind}) on {device}")
     command = ("sfdisk", "--quiet", "--wipe", "always", "--wipe-partitions", "always", device)
@@ -124,10 +126,13 @@ def _partition(agent: Agent, device: str, facts: dict[str, object]) -> None:
 def _wait_for_partition(agent: Agent, device: str) -> str:
     name = disks.partition_name(disks.kernel_name(device), 1)
     partition = os.path.join(os.path.dirname(os.path.realpath(device)), name)
+    # The kernel may be behind, or know nothing of such tables: partx tells it what the table says.
+    agent.run(("partx", "--update", device), timeout=20)
     for attempt in range(_NODE_TRIES):
         if os.path.exists(partition):
             return partition
-        if attempt % 10 == 0:
+        if attempt % 10 == 9:
             agent.run(("blockdev", "--rereadpt", device), timeout=20)
+            agent.run(("partx", "--update", device), timeout=20)
         agent.stopping.wait(_NODE_PAUSE)
     raise AgentError(f"Partition was not created [{partition}]")

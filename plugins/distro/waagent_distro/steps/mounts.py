@@ -63,8 +63,11 @@ def device_at(agent: Agent, mount_point: str) -> str:
 
 
 def points_of(agent: Agent, numbers: set[tuple[int, int]]) -> list[Mount]:
-    """Return the mounts of the devices with these numbers."""
-    return [one for one in table(agent) if one.number in numbers]
+    """Return the mounts of the devices with these numbers.
+
+    A file system that spans devices (btrfs) has a number of its own; there the device that it was mounted by counts.
+    """
+    return [one for one in table(agent) if one.number in numbers or number_of(agent.paths.at(one.source)) in numbers]
 
 
 def swaps(agent: Agent) -> list[str]:

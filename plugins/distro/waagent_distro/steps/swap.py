@@ -35,7 +35,7 @@ def enable(agent: Agent, path: str, size_mib: int) -> bool:
     kind = _file_system(agent, os.path.dirname(path))
     if kind not in _PLAIN and kind != "btrfs":
         raise AgentError(f"no swap file is made on {kind or 'an unknown file system'}")
-    _remove_drafts(agent, path)
+    _remove_drafts(path)
     active = _is_active(agent, path)
     there = os.path.lexists(path)
     if there and (os.path.islink(path) or not os.path.isfile(path)):
@@ -68,16 +68,16 @@ def _replace(agent: Agent, path: str, size: int, kind: str) -> None:
     try:
         _write(agent, draft, size, kind)
         agent.run(("mkswap", "-L", LABEL, draft), timeout=60, check=True)
-        # The new one is in use before the old one goes, so that memory never runs short in between. The kernel
-        # knows the file, not its name, which can change afterwards.
-        agent.run(("swapon", draft), timeout=60, check=True)
+        # The kernel lets nobody rename or delete a file that is in use as swap. Where the old one cannot be given up,
+        # because memory is short, it stays.
         if _is_active(agent, path):
             agent.run(("swapoff", path), timeout=_OFF_TIMEOUT, check=True)
         os.rename(draft, path)
+        agent.run(("swapon", path), timeout=60, check=True)
     except BaseException:
-        if _is_active(agent, draft):
-            agent.run(("swapoff", draft), timeout=_OFF_TIMEOUT)
         textfiles.remove(draft)
+        if os.path.exists(path) and not _is_active(agent, path):
+            textfiles.remove(path)
         raise
 
 
@@ -129,12 +129,9 @@ def _free(path: str) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def _remove_drafts(agent: Agent, path: str) -> None:
-    """Delete what an attempt that was killed left behind."""
+def _remove_drafts(path: str) -> None:
+    """Delete what an attempt that was killed left behind; it never was in use."""
     directory, name = os.path.split(path)
     for entry in os.listdir(directory):
         if entry.startswith(name + ".") and entry.endswith(".new"):
-            draft = os.path.join(directory, entry)
-            if _is_active(agent, draft):
-                agent.run(("swapoff", draft), timeout=_OFF_TIMEOUT, check=True)
-            textfiles.remove(draft)
+            textfiles.remove(os.path.join(directory, entry))
