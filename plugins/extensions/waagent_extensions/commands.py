@@ -40,7 +40,7 @@ _SLOW, _FAST = 5.0, 0.5
 _GROWTH = output.LIMIT // 4
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Order:
     """A command to run.
 
@@ -67,7 +67,7 @@ class Order:
         return self.line[len(self.cwd) + 1 :] if self.line.startswith(self.cwd + "/") else self.line
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Result:
     """How a command ended.
 
@@ -97,7 +97,7 @@ class Result:
         return self.code == 0
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Running:
     """A command that runs right now.
 

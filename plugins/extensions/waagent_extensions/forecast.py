@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _STEPS_MOST = 1000
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Forecast:
     """What would become of one unit.
 
@@ -44,7 +44,7 @@ class Forecast:
     notes: tuple[str, ...] = ()
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Outlook:
     """What would become of a goal state.
 

@@ -14,7 +14,7 @@ LIMIT = 1 << 20
 COMMANDS = ("install", "uninstall", "update", "enable", "disable")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class HandlerManifest:
     """Element 0 of the manifest.
 

@@ -18,7 +18,7 @@ _LIMIT = 1 << 20
 _WORDS = {"ready": records.READY, "notready": records.NOT_READY}
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Heartbeat:
     """What to report instead of the recorded handler status."""
 

@@ -21,7 +21,7 @@ from waagent_extensions.planner import Ran
 _LIMIT = 64 << 20
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Progress:
     """How far one unit is.
 

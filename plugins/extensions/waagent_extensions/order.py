@@ -23,7 +23,7 @@ _CHAIN = " was skipped, as "
 DONE, FAILED, RETRY, SKIPPED, BLOCKED = "done", "failed", "retry", "skipped", "blocked"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Unit:
     """One piece of work: an extension, or a handler without settings.
 
@@ -98,7 +98,7 @@ def _is(unit: Unit, edge: Dependency) -> bool:
     return not edge.extension or not unit.extension or unit.extension.lower() == edge.extension.lower()
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Outcome:
     """How a unit ended, or when it is tried again.
 
@@ -119,14 +119,14 @@ class Outcome:
     began: float = 0.0
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Run:
     """Do this unit now."""
 
     unit: Unit
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Skip:
     """Do not do this unit: what it depends on failed."""
 

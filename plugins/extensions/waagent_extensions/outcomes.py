@@ -26,7 +26,7 @@ _MISSING_DEPENDENCY = (_NOT_FOUND, 51, 52)
 _INTERPRETERS = ("python", "python3")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Verdict:
     """What the end of a command means.
 

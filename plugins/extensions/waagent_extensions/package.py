@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from waagent import AgentError, write_atomic
-from waagent_extensions import codes, unpacked
+from waagent import AgentError, ensure_dir, write_atomic
+from waagent_extensions import codes, records, unpacked
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.environment import make_directories, write_handler_environment
 from waagent_extensions.layout import HandlerDir, split_directory
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CARRIED = ("config", "status", "mrseq", "heartbeat.log")
 """What belongs to the handler's history and moves into the new tree."""
+_BESIDE = ("partial", "old", "new")
+"""Endings of what lies beside a handler's directory for a moment."""
 _PIECE = 1 << 20
 _SPARE = 64 << 20
 
@@ -85,6 +87,7 @@ def expand(
         files = [member for member in members if not member.is_dir()]
         entries = [(os.path.normpath(member.filename), member.file_size, member.CRC) for member in files]
         _carry_over(handler, partial)
+        _mark(partial)
         _swap(handler, partial)
         # A package whose note is missing was not taken into use: what is done next is on record only later.
         unpacked.note(handler, entries)
@@ -136,6 +139,7 @@ def try_to_expand(zip_path: str, **place: str) -> tuple[str, int, str, bool] | N
 def recover(handler: HandlerDir) -> None:
     """Clear what an expansion left that was killed: the old tree comes back when the new one is not in its place."""
     _discard(_beside(handler, "partial"))
+    _discard(_beside(handler, "new"))
     old = _beside(handler, "old")
     if os.path.isdir(old):
         if os.path.isdir(handler.base):
@@ -149,7 +153,7 @@ def recover_all(lib_dir: str, log_root: str) -> None:
     names = set()
     for entry in os.listdir(lib_dir):
         stem, dot, what = entry.rpartition(".")
-        parts = split_directory(stem[1:]) if dot and stem.startswith(".") and what in ("partial", "old") else None
+        parts = split_directory(stem[1:]) if dot and stem.startswith(".") and what in _BESIDE else None
         if parts is not None:
             names.add(parts)
     for name, version in sorted(names):
@@ -259,6 +263,16 @@ def _carry_over(handler: HandlerDir, partial: str) -> None:
             shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
         elif os.path.isfile(source):
             shutil.copy2(source, target)
+
+
+def _mark(partial: str) -> None:
+    """Make the tree recognisable as the agent's before it takes its place: a kill right then leaves no stranger.
+
+    Nothing is installed from it yet, whatever state the package itself brings.
+    """
+    config = os.path.join(partial, "config")
+    ensure_dir(config, 0o700)
+    write_atomic(os.path.join(config, "HandlerState"), records.NOT_INSTALLED, 0o644, durable=False)
 
 
 def _swap(handler: HandlerDir, partial: str) -> None:

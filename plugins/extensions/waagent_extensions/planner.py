@@ -14,7 +14,7 @@ import attrs
 from waagent_extensions.records import ENABLED, FAILED_UPGRADE, INSTALLED, NOT_INSTALLED
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Ran:
     """A command that ended in this goal state. ``code`` is what later commands are told (extensions §10.4)."""
 
@@ -22,7 +22,7 @@ class Ran:
     code: str = "0"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Other:
     """Another installed version of the handler.
 
@@ -37,7 +37,7 @@ class Other:
     newer: bool = False
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Facts:
     """What is wanted of one unit, and what is there.
 
@@ -77,7 +77,7 @@ class Facts:
     updating_from: str | None = None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Action:
     """One missing step.
 
@@ -100,7 +100,7 @@ class Action:
     gives_code: int | None = None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Row:
     """One row of §10.2 or §10.3: which facts it is for, and its steps in order."""
 

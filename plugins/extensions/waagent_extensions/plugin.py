@@ -22,7 +22,7 @@ SWEEP_PERIOD = 300.0
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Parts:
     engine: Engine
     reporter: Reporter

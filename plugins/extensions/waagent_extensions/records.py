@@ -54,9 +54,24 @@ def read_state(handler: HandlerDir) -> str:
     return state if state in STATES else NOT_INSTALLED
 
 
+def ensure_place(handler: HandlerDir) -> None:
+    """Make the handler's directory and the one for records, if need be.
+
+    A new one takes its place with a state in it: without that clean-up would take it for somebody else's.
+    """
+    if not os.path.isdir(handler.base):
+        directory, name = os.path.split(handler.base)
+        stage = os.path.join(directory, f".{name}.new")
+        ensure_dir(os.path.join(stage, "config"), 0o700)
+        os.chmod(stage, 0o755)
+        write_atomic(os.path.join(stage, "config", "HandlerState"), NOT_INSTALLED, 0o644, durable=False)
+        os.rename(stage, handler.base)
+    ensure_dir(handler.config_dir, 0o700)
+
+
 def write_state(handler: HandlerDir, state: str) -> None:
     """Record the handler's state."""
-    ensure_dir(handler.config_dir, 0o700)
+    ensure_place(handler)
     write_atomic(handler.state_file, state, 0o644)
 
 
@@ -90,7 +105,7 @@ def read_status(handler: HandlerDir) -> HandlerStatus | None:
 
 def write_status(handler: HandlerDir, status: HandlerStatus) -> None:
     """Record the handler's status; SAS tokens in its message are taken out."""
-    ensure_dir(handler.config_dir, 0o700)
+    ensure_place(handler)
     document: dict[str, Any] = {
         "name": status.name,
         "version": status.version,
@@ -117,7 +132,7 @@ def read_extension_state(handler: HandlerDir, extension: str) -> str | None:
 
 def write_extension_state(handler: HandlerDir, extension: str, state: str) -> None:
     """Record the state of one extension of a multi-config handler."""
-    ensure_dir(handler.config_dir, 0o700)
+    ensure_place(handler)
     write_atomic(handler.extension_state_file(extension), state, 0o644)
 
 

@@ -30,7 +30,7 @@ _WARNING = 2
 _TEXT = 2500
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Activity:
     """What is being done for a unit besides a command.
 
@@ -45,7 +45,7 @@ class Activity:
     since: float
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class View:
     """What the status lane may know of the engine's work: replaced as a whole, never changed.
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from waagent import ExtensionReport, StateError, Substatus, ensure_dir, read_limited, redact, write_atomic
-from waagent_extensions import codes
+from waagent_extensions import codes, records
 from waagent_extensions.layout import HandlerDir
 from waagent_extensions.moments import utc
 
@@ -260,6 +260,7 @@ def write_placeholder(
     path = handler.status_file(extension, sequence)
     if not overwrite and os.path.exists(path):
         return
+    records.ensure_place(handler)
     ensure_dir(handler.status_dir, 0o700)
     body = {
         "name": full_name,
