@@ -20,6 +20,7 @@ LEASE_FILES = (
 )
 DROP_IN_NAMES = ("10-Slice.conf", "11-CPUAccounting.conf", "12-CPUQuota.conf", "13-MemoryAccounting.conf")
 COLLECTOR_SLICE = "azure-walinuxagent-logcollector.slice"
+_SERVICE_NAMES = ("waagent", "walinuxagent")
 _FIREWALL_UNIT = "waagent-firewall.service"
 _OLD_UNIT_DIRECTORIES = ("/lib/systemd/system", "/usr/lib/systemd/system")
 
@@ -65,23 +66,24 @@ def units(agent: Agent) -> list[str]:
 
     One in the packages' directory counts only if it is of an agent that wrote it there itself.
     """
-    service = agent.distro.service_name()
     own, *others = unit_directories(agent)
     script = agent.paths.lib("waagent-network-setup.py")
-    old = f"{service}-network-setup.service"
-    found = [os.path.join(own, old), os.path.join(own, _FIREWALL_UNIT), script]
+    old = [f"{service}-network-setup.service" for service in _services(agent)]
+    found = [os.path.join(own, name) for name in (*old, _FIREWALL_UNIT)]
     written = os.path.basename(script)
-    found += [path for path in (os.path.join(place, old) for place in others) if written in _text(path)]
-    found += emptying.matches(agent.paths, _links(agent, own, (old, _FIREWALL_UNIT)))
+    found += [
+        path for place in others for path in (os.path.join(place, name) for name in old) if written in _text(path)
+    ]
+    found += [script, *emptying.matches(agent.paths, _links(agent, own, (*old, _FIREWALL_UNIT)))]
     return [path for path in found if os.path.lexists(path)]
 
 
 def drop_ins(agent: Agent) -> list[str]:
     """Return the drop-ins that an agent wrote for its own service, and its log collector's slice."""
-    service = agent.distro.service_name()
     found = []
     for place in unit_directories(agent):
-        found += [os.path.join(place, f"{service}.service.d", name) for name in DROP_IN_NAMES]
+        for service in _services(agent):
+            found += [os.path.join(place, f"{service}.service.d", name) for name in DROP_IN_NAMES]
         found.append(os.path.join(place, COLLECTOR_SLICE))
     return [path for path in found if os.path.lexists(path)]
 
@@ -99,6 +101,11 @@ def uid(agent: Agent, name: str) -> int | None:
         if len(fields) == 7 and fields[0] == name and fields[2].isdigit():
             return int(fields[2])
     return None
+
+
+def _services(agent: Agent) -> list[str]:
+    """Return what the service is called here, and what a former agent may have called it."""
+    return list(dict.fromkeys([str(agent.distro.service_name()), *_SERVICE_NAMES]))
 
 
 def _links(agent: Agent, directory: str, names: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ NAME = "deprovision.json"
 _SCHEMA = 1
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Record:
     """The facts of a deprovision that was begun.
 

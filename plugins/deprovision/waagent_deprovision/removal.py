@@ -33,7 +33,7 @@ _NOTE = "note"
 _OVF_LIMIT = 1 << 20
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Action:
     """One thing to do.
 

@@ -28,7 +28,7 @@ _DEBIAN = ("debian", "ubuntu")
 _PROGRAMS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Loader:
     """The boot loader of this machine.
 

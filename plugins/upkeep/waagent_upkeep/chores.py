@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -77,19 +76,23 @@ class Chores:
         if not seconds:
             return {"timeout": 0, "disks": ()}
         paths = self._agent.paths
-        if not os.path.isdir(paths.at(_DISKS)):
+        try:
+            disks = sorted(name for name in os.listdir(paths.at(_DISKS)) if name.startswith("sd"))
+        except OSError:
             # A BSD: there is one value for the system, which nobody changes behind our back.
             open_ = paths.is_real and self._agent.distro.facts.base == "posix" and not self._default_set
             return {"timeout": seconds, "disks": (_WHOLE_SYSTEM,) if open_ else ()}
         different = []
-        for path in sorted(glob.glob(os.path.join(paths.at(_DISKS), "sd*", "device", "timeout"))):
+        for disk in disks:
             try:
-                with open(path, encoding="ascii", errors="replace") as stream:
+                with open(
+                    os.path.join(paths.at(_DISKS), disk, "device", "timeout"), encoding="ascii", errors="replace"
+                ) as stream:
                     present = stream.readline().strip()
             except OSError:
                 continue  # it was taken away in this moment
             if present != str(seconds):
-                different.append(path.split(os.sep)[-3])
+                different.append(disk)
         return {"timeout": seconds, "disks": tuple(different)}
 
     def timeout_steps(self, facts: Mapping[str, Any], number: int = 0) -> list[Step]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from waagent import Plan, StateError, Step, ensure_dir, read_limited, write_atomic
+from waagent import Plan, StateError, Step, ensure_dir, read_json, read_limited, write_atomic
 from waagent_upkeep.patience import numbered
 
 if TYPE_CHECKING:
@@ -102,8 +101,8 @@ def plan(agent: Agent, name: str, attempt: int = 0, present: Callable[[], str] |
 
 def _of_cloud_init(agent: Agent) -> str:
     try:
-        content = json.loads(_text(agent.paths.at(CLOUD_INIT_FILE)) or "{}")
-    except (ValueError, RecursionError):
+        content = read_json(agent.paths.at(CLOUD_INIT_FILE), _LIMIT)
+    except StateError:
         return ""
     name = content.get("hostname") if isinstance(content, dict) else None
     return name.strip() if isinstance(name, str) else ""

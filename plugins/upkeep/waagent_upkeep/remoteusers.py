@@ -22,7 +22,7 @@ LONGEST_WAIT = 3600.0
 """Seconds after which expirations are looked at again at the latest: clocks are set."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Wish:
     """What is wanted of one account.
 

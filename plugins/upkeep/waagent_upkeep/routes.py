@@ -21,7 +21,7 @@ _UP = 1
 _LIMIT = 4 << 20
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Route:
     """One row of the kernel's table; numbers in host order."""
 
