@@ -30,7 +30,7 @@ def find_primary_interface(agent: Agent) -> str | None:
     """
 
 
-@changes(deadline=240.0)
+@changes(deadline=300.0)
 def restart_interface(agent: Agent, interface: str) -> bool | None:
     """Make the interface ask DHCP again, with as little loss of connection as the tools allow. Changing.
 
@@ -39,7 +39,7 @@ def restart_interface(agent: Agent, interface: str) -> bool | None:
     Returns: ``True`` when it is done.
     Answers: the first.
     Failure: the next plugin is asked.
-    Deadline: 240 s.
+    Deadline: 300 s.
     Again: yes.
     Example::
 
@@ -323,7 +323,7 @@ def set_firewall(agent: Agent, endpoint: str, uid: int) -> bool | None:
     """
 
 
-@changes()
+@changes(deadline=300.0)
 def persist_firewall(agent: Agent, endpoint: str, uid: int) -> bool | None:
     """See to it that the rules are there early at the next boot. Changing.
 
@@ -332,7 +332,7 @@ def persist_firewall(agent: Agent, endpoint: str, uid: int) -> bool | None:
     Returns: ``True`` when it is done.
     Answers: the first.
     Failure: the next plugin is asked.
-    Deadline: 120 s.
+    Deadline: 300 s.
     Again: yes.
     Example::
 
@@ -342,7 +342,7 @@ def persist_firewall(agent: Agent, endpoint: str, uid: int) -> bool | None:
     """
 
 
-@changes()
+@changes(deadline=300.0)
 def remove_firewall(agent: Agent, endpoint: str, uid: int) -> bool | None:
     """Take the rules away, now and for the next boot. Changing.
 
@@ -351,7 +351,7 @@ def remove_firewall(agent: Agent, endpoint: str, uid: int) -> bool | None:
     Returns: ``True`` when it is done.
     Answers: the first.
     Failure: the next plugin is asked.
-    Deadline: 120 s.
+    Deadline: 300 s.
     Again: yes.
     Example::
 

@@ -107,7 +107,7 @@ def service_action(agent: Agent, service: str, action: str) -> bool | None:
     """
 
 
-@changes()
+@changes(deadline=400.0)
 def register_service(agent: Agent, program: str) -> bool | None:
     """Install, enable and start the agent's own service. Changing.
 
@@ -116,7 +116,7 @@ def register_service(agent: Agent, program: str) -> bool | None:
     Returns: ``True`` when it is done.
     Answers: the first.
     Failure: the next plugin is asked.
-    Deadline: 120 s.
+    Deadline: 400 s.
     Again: yes: a later call changes the program.
     Example::
 
@@ -127,7 +127,7 @@ def register_service(agent: Agent, program: str) -> bool | None:
     """
 
 
-@changes()
+@changes(deadline=300.0)
 def unregister_service(agent: Agent) -> bool | None:
     """Stop and disable the agent's own service and remove what registering wrote. Changing.
 
@@ -136,7 +136,7 @@ def unregister_service(agent: Agent) -> bool | None:
     Returns: ``True`` when it is done.
     Answers: the first.
     Failure: the next plugin is asked.
-    Deadline: 120 s.
+    Deadline: 300 s.
     Again: yes.
     Example::
 
@@ -186,7 +186,7 @@ def set_dhcp_hostname(agent: Agent, hostname: str, interface: str | None) -> boo
     """
 
 
-@changes(deadline=420.0)
+@changes(deadline=600.0)
 def publish_hostname(agent: Agent, hostname: str) -> bool | None:
     """Make the host name known to the platform's DNS. Changing.
 
@@ -195,7 +195,7 @@ def publish_hostname(agent: Agent, hostname: str) -> bool | None:
     Returns: ``True`` when the DHCP server was told; the caller records the published name.
     Answers: the first.
     Failure: the next plugin is asked.
-    Deadline: 420 s.
+    Deadline: 600 s.
     Again: yes.
     Example::
 

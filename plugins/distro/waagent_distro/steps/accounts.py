@@ -125,7 +125,7 @@ def delete_user(agent: Agent, name: str, but: Collection[str] = ()) -> bool:
         raise AgentError(f"User {name} is a system user, will not delete it.")
     if find_user(agent, name) is not None:
         _touch_utmp(agent)
-        done = agent.run(("userdel", "-f", "-r", name), timeout=90)
+        done = agent.run(("userdel", "-f", "-r", name), timeout=80)
         if not done.ok and done.returncode != _NO_SUCH_USER:
             raise AgentError(f"cannot delete user {name}: {done.describe()}")
     sudoers.revoke(agent, name)
@@ -144,9 +144,9 @@ def set_password(agent: Agent, name: str, password: str, but: Collection[str] = 
     if is_system_user(agent, name, but):
         raise AgentError(f"User {name} is a system user, will not set password.")
     hashed = passwords.hash_password(agent, password)
-    done = agent.run(("chpasswd", "-e"), input=f"{name}:{hashed}\n".encode(), timeout=60)
+    done = agent.run(("chpasswd", "-e"), input=f"{name}:{hashed}\n".encode(), timeout=50)
     if done.returncode in _NOT_STARTED:
-        done = agent.run(("usermod", "-p", hashed, name), timeout=60)
+        done = agent.run(("usermod", "-p", hashed, name), timeout=50)
     if not done.ok:
         reason = (done.stderr.strip() or f"exit code {done.returncode}").replace(hashed, "<redacted>")
         raise AgentError(f"cannot set the password of {name}: {reason}")
@@ -225,8 +225,8 @@ def _make_missing_home(agent: Agent, user: User) -> None:
     os.mkdir(home, 0o700)
     skeleton = agent.paths.at("/etc/skel")
     if os.path.isdir(skeleton):
-        agent.run(("cp", "-R", skeleton + "/.", home), timeout=60, check=True)
-    agent.run(("chown", "-R", f"{user.uid}:{user.gid}", home), timeout=60, check=True)
+        agent.run(("cp", "-R", skeleton + "/.", home), timeout=50, check=True)
+    agent.run(("chown", "-R", f"{user.uid}:{user.gid}", home), timeout=50, check=True)
 
 
 def _homes(agent: Agent) -> str:

@@ -74,13 +74,13 @@ def mount(agent: Agent, partition: str, mount_point: str, options: str | None) -
         raise AgentError(f"{mount_point} is taken by {taken.source}")
     os.makedirs(mount_point, 0o755, exist_ok=True)
     with_options = ("-o", options) if options else ()
-    done = agent.run(("mount", *with_options, partition, mount_point), timeout=60)
+    done = agent.run(("mount", *with_options, partition, mount_point), timeout=30)
     if not done.ok:
-        agent.run(("blockdev", "--rereadpt", partition), timeout=20)  # just partitioned, the kernel may be behind
-        agent.run(("udevadm", "settle", "--timeout=20"), timeout=30)
-        done = agent.run(("mount", *with_options, partition, mount_point), timeout=60)
+        agent.run(("blockdev", "--rereadpt", partition), timeout=5)  # just partitioned, the kernel may be behind
+        agent.run(("udevadm", "settle", "--timeout=10"), timeout=15)
+        done = agent.run(("mount", *with_options, partition, mount_point), timeout=30)
     if not done.ok and options:
-        second = agent.run(("mount", partition, mount_point), timeout=60)
+        second = agent.run(("mount", partition, mount_point), timeout=30)
         if second.ok:
             agent.log.warning(f"{partition} is mounted without the options {options!r}: {done.describe()}")
             return True

@@ -17,7 +17,7 @@ TRIES, PAUSE = 3, 5.0
 """How often a tool is asked to renew, and seconds between."""
 SETTLE = 30.0
 """Seconds in which an interface has to have its address and route back."""
-_ASK_TIMEOUT = 20.0
+_ASK_TIMEOUT = 15.0
 
 _UP, _GATEWAY = 0x1, 0x2
 _NETWORKS = ("systemd-networkd", "NetworkManager", "wicked", "networking", "network", "dhcpcd")

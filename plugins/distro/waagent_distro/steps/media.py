@@ -18,7 +18,7 @@ PATTERNS = ("sr[0-9]+", "hd[c-z]", "cdrom[0-9]+", "cd[0-9]+", "vd[b-z]")
 """Names of devices that may be optical drives, the likeliest first; whole names, so that ``vdb1`` is none."""
 
 FILE_SYSTEMS = ("udf", "iso9660")
-_TRIES, _PAUSE, _BUDGET = 5, 5.0, 100.0
+_TRIES, _PAUSE, _BUDGET = 5, 5.0, 90.0
 _ALREADY = "already mounted"
 
 
