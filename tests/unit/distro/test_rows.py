@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from tests.unit.distro.conftest import network, plugins, process
-from waagent.distro import DistroFacts
-from waagent.errors import NoAnswer
+from tests.unit.distro.conftest import LINUX, network, plugins, process
+from waagent.distro import DistroFacts, detect
+from waagent.errors import NoAnswer, NotOnThisRoot
 
 DEBIAN_RELOAD = "systemctl --job-mode=ignore-dependencies try-reload-or-restart ssh.service"
 RELOAD = "systemctl try-reload-or-restart sshd.service"
@@ -100,6 +100,20 @@ def test_where_main_files_are_not_edited_and_no_directory_is_included_nothing_is
     assert systemd.distro.configure_sshd(False, 180) is True
     assert systemd.read("etc/ssh/sshd_config") == "Port 22\n"
     assert any("left as it is" in line for line in systemd.lines)
+
+
+@row
+def test_under_another_root_nothing_is_changed_and_no_command_is_run(bare, name):
+    bare.write("etc/os-release", ROWS[name][0] + "\n")
+    bare.use(detect(bare.paths, LINUX))
+    before = sorted(bare.root.rglob("*"))
+    for traits in bare.registry.traits.values():
+        if traits.changing:
+            arguments = {one: "x" for one in traits.arguments if one != "agent"}
+            with pytest.raises(NotOnThisRoot):
+                getattr(bare.distro, traits.name)(**arguments)
+    assert bare.ran == []
+    assert sorted(bare.root.rglob("*")) == before
 
 
 # ---- Single rows ----
