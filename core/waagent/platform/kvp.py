@@ -84,4 +84,4 @@ def write_record(path: str, key: str, value: str) -> bool:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))

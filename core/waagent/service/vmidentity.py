@@ -62,8 +62,8 @@ class VmIdentity:
         would make them do it again at every start. Killed before that, all of it happens again.
         """
         recorded = self._recorded()
-        if not recorded:
-            return False
+        if not recorded or not self._agent.distro.may_change:
+            return False  # the machine outside says nothing about a directory (ruling 7)
         present = self._present()
         if not present:
             self._agent.log.warning(

@@ -6,6 +6,7 @@ import base64
 import binascii
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from waagent import write_atomic
@@ -22,6 +23,7 @@ OUTPUT_LIMIT = 64 << 10
 
 _LIFE = 20 * 86400.0
 """Seconds after which a script would be ended: the most that can be waited for, a month being none of our business."""
+_LOOK = 0.5
 _PROGRAMS = (b"#!", b"\x7fELF")
 
 
@@ -73,9 +75,13 @@ def run(agent: Agent, patience: float = PATIENCE) -> None:
     output = agent.paths.run("custom-data.out")
     script = _Script(agent, path, output)
     script.start()
-    script.join(patience)
+    begun = time.monotonic()
+    while script.is_alive() and time.monotonic() - begun < patience and not agent.stopping.is_set():
+        script.join(min(_LOOK, patience))
     if script.is_alive():
-        agent.log.warning(f"The custom data still runs after {patience:g} s; it is not waited for any longer")
+        agent.log.warning(
+            f"The custom data still runs after {time.monotonic() - begun:.1f} s; it is not waited for any longer"
+        )
         return
     _show(agent, output)
     _tell(agent, script.exit_code == 0, f"The custom data ended with exit code {script.exit_code}", script.seconds)

@@ -63,7 +63,7 @@ _OPTIONAL = frozenset({"starting", "host-name", "restart-ssh", "publish", "eject
 """Steps whose failure is told and lived with: the owner can log in without them."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Memory:
     """What one process knows; gone with it.
 

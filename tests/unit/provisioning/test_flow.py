@@ -238,7 +238,7 @@ def test_a_script_that_takes_long_is_left_alone(tmp_path: Path) -> None:
     customdata.save(bench.agent, base64.b64encode(b"#!/bin/sh\nread line <gate\necho done >end\n").decode())
     os.mkfifo(bench.lib("gate"))
     customdata.run(bench.agent, patience=0.2)
-    assert "still runs after 0.2 s" in bench.log
+    assert "The custom data still runs after 0." in bench.log
     assert not bench.lib("end").exists()
     bench.lib("gate").write_text("go\n")
     for _ in range(500):
