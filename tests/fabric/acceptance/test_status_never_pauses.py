@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fabric.acceptance import tools
-from waagent_fabric import HandlerSpec, SettingsSpec, read_calls, sample_package
+from waagent_fabric import Fabric, HandlerSpec, SettingsSpec, read_calls, sample_package
 from waagent_fabric.seen import find_handler
 
 pytestmark = [pytest.mark.fabric, pytest.mark.slow]
@@ -25,6 +25,16 @@ def wanted(number: int) -> list[HandlerSpec]:
     ]
 
 
+def seconds_to_first_status(running_agent, root: Path) -> float:
+    """Return how long an agent with nothing in its way needs to its first status, here and now."""
+    with Fabric() as fabric:
+        started = time.time()
+        agent = running_agent(root, fabric)
+        fabric.wait_for_status(timeout=30)
+        agent.stop()
+        return tools.upload_moments(fabric)[0] - started
+
+
 @pytest.mark.timeout(180)
 def test_long_commands_detached_children_and_broken_plugins_hold_nothing_up(
     fabric, agent_root, running_agent, tmp_path: Path
@@ -36,15 +46,16 @@ def test_long_commands_detached_children_and_broken_plugins_hold_nothing_up(
     fabric.add_package(SECOND, "1.0.0", sample_package(SECOND, "1.0.0", install=f"sleep {INSTALL}"))
     fabric.publish(wanted(0))
 
+    usual = seconds_to_first_status(running_agent, tmp_path / "undisturbed")
     started = time.time()
     # A status that does not change is uploaded at least so often: that rhythm, too, is to be seen here.
     agent = running_agent(
         agent_root, fabric, conf={"Status.MaxInterval": "3"}, environment={"PYTHONPATH": str(plugins)}
     )
-    fabric.wait_for_status(timeout=20)
-    first = tools.upload_moments(fabric)[0] - started
-    # Without the three the first status comes after half a second; the import that hangs is given up after five.
-    assert first < PATIENCE + 2.0, f"the first status came after {first:.1f} s"
+    fabric.wait_for_status(timeout=30)
+    late = tools.upload_moments(fabric)[0] - started - usual
+    # The import that hangs is given up after five seconds; on a busy machine no two starts take the same time.
+    assert late < PATIENCE + 1.0 + usual, f"{late:.1f} s later than without the three ({usual:.1f} s)"
 
     tools.wait_for(lambda: read_calls(agent_root, SECOND), "the install command")
     installing = time.time()
