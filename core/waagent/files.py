@@ -34,7 +34,9 @@ def ensure_dir(path: str, mode: int = 0o700) -> None:
         os.chmod(path, mode)
 
 
-def write_atomic(path: str, data: bytes | str, mode: int = 0o600, *, durable: bool = True) -> None:
+def write_atomic(
+    path: str, data: bytes | str, mode: int = 0o600, *, durable: bool = True, sync_name: bool = True
+) -> None:
     """Replace *path* by *data* in one step: temporary file beside it, fsync, rename, fsync of the directory.
 
     Args:
@@ -42,6 +44,7 @@ def write_atomic(path: str, data: bytes | str, mode: int = 0o600, *, durable: bo
         data: the whole new content; text is written as UTF-8.
         mode: the file's mode, whatever the umask.
         durable: ``False`` leaves out the syncs, for what need not outlive a power cut.
+        sync_name: ``False`` leaves out the sync of the directory: a power cut may bring the old content back, whole.
 
     Raises:
         OSError: the file system refused; nothing of the old content is lost and no temporary file stays.
@@ -65,7 +68,7 @@ def write_atomic(path: str, data: bytes | str, mode: int = 0o600, *, durable: bo
         except OSError:
             pass
         raise
-    if durable:
+    if durable and sync_name:
         sync_directory(directory or ".")
 
 

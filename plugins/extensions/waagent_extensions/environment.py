@@ -48,7 +48,7 @@ def write_handler_environment(handler: HandlerDir) -> None:
             },
         }
     ]
-    write_atomic(handler.environment, json.dumps(document), 0o644)
+    write_atomic(handler.environment, json.dumps(document), 0o644, sync_name=False)  # every start writes it anew
 
 
 def make_directories(handler: HandlerDir) -> None:

@@ -106,7 +106,6 @@ def fetch_package(site: Site, unit: Unit, handler: HandlerDir, manifest: Manifes
     log.verbose(f"Initializing extension {unit.full_name}")
     site.doing(unit.full_name, "initializing the package")
     package.initialize(handler)
-    records.write_state(handler, records.NOT_INSTALLED)
     commands = handlermanifest.load(handler.manifest)
     if commands.odd_booleans:
         odd = ", ".join(commands.odd_booleans)

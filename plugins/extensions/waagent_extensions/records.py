@@ -115,7 +115,8 @@ def write_status(handler: HandlerDir, status: HandlerStatus) -> None:
         "supports_multi_config": status.multi_config,
         "extension_status": None,
     }
-    write_atomic(handler.status_record, json.dumps(document), 0o644)
+    # It is written anew at every enable; the old one is no harm.
+    write_atomic(handler.status_record, json.dumps(document), 0o644, sync_name=False)
 
 
 def read_last_sequence(handler: HandlerDir) -> int | None:

@@ -33,7 +33,8 @@ def write(handler: HandlerDir, settings: ExtensionSettings | None, multi_config:
     ensure_dir(handler.config_dir, 0o700)
     extension = settings.name if settings is not None and multi_config else None
     path = handler.settings_file(extension, settings.sequence_number if settings is not None else 0)
-    write_atomic(path, content(settings), 0o600)
+    # Written at every goal state: what a power cut brings back is replaced before the handler reads it.
+    write_atomic(path, content(settings), 0o600, sync_name=False)
     return path
 
 
