@@ -130,12 +130,12 @@ class Collector:
             if sweep:
                 self._send_of_handlers()
             self._failures, self.problem = 0, ""
+            self._ended = self._clock()
         except ProtocolError as problem:
             self._failed(problem)
+            self._ended = float("-inf")  # the pause of a failure is the one that counts
             if sweep:
                 self._keep_small()
-        finally:
-            self._ended = self._clock()
         if self._queue.count:
             self._plan()
 

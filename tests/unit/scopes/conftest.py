@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from waagent_scopes.plugin import ScopesPlugin
 
 from tests.unit.scopes.fakesystemd import FakeSystemd, environment
 from waagent import CommandResult, HandlerCommand, Paths, commands
 from waagent.log import Log, Sinks
 from waagent.state import State
 from waagent_extensions.commands import Order, Result, Runner
+from waagent_scopes.plugin import ScopesPlugin
 
 LIMITS = {"cpuQuotaPercentage": 40, "services": [{"name": "sampled.service", "cpuQuotaPercentage": 20}]}
 

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from waagent_scopes import prefixes
 
 from tests.unit.scopes.conftest import Machine
 from tests.unit.scopes.fakesystemd import environment, is_alive
 from waagent import CommandResult, Launch, commands
 from waagent_extensions.commands import Order
+from waagent_scopes import prefixes
 
 modes = pytest.mark.parametrize("mode", ["scope", "service"])
 broken = pytest.mark.parametrize("how", ["refused", "no-bus", "not-found", "killed"])
@@ -47,7 +47,8 @@ def test_a_command_is_the_same_in_a_unit(machine: Machine, mode: str) -> None:
         "print(json.dumps([dict(os.environ), os.getcwd(), os.path.realpath('/proc/self/fd/0'), os.getsid(0)]))"
     )
     (machine.work / "show.py").write_text(program)
-    line = f"printf '%s %s\\n' 'a  b' \"$ODD\" | cat >quoted; umask >mask; echo said >&2; {sys.executable} show.py; exit 7"
+    line = "printf '%s %s\\n' 'a  b' \"$ODD\" | cat >quoted; umask >mask; echo said >&2; "
+    line += f"{sys.executable} show.py; exit 7"
     result = machine.handle(line)
     assert result.code == 7
     found, cwd, standard_input, session = json.loads(result.out.head)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from waagent_scopes import units
 
 from tests.unit.scopes.conftest import LIMITS, Machine
+from waagent_scopes import units
 
 SLICE = "azure-vmextensions-Contoso.Tool.slice"
 SERVICE = "sampled.service"

@@ -174,7 +174,7 @@ def test_what_is_not_taken_now_is_kept_for_later(bench: Bench, problem: Exceptio
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("asked", "waits"), [(None, 60.0), (3.0, 60.0), (200.0, 200.0)])
+@pytest.mark.parametrize(("asked", "waits"), [(None, 8.0), (3.0, 8.0), (200.0, 200.0)])
 def test_a_throttled_round_ends_at_once(bench: Bench, asked: float | None, waits: float) -> None:
     add(bench, 1)
     bench.telemetry.answers = [Throttled("slowly", 429, asked)]
