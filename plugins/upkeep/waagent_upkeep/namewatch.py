@@ -26,7 +26,7 @@ KERNEL_FILE = "/proc/sys/kernel/hostname"
 """Polling it for POLLPRI wakes at every change of a host name, in other namespaces too."""
 
 STABLE = 5.0
-"""Seconds that a name has to stay: DHCP clients change it to and fro while a machine starts."""
+"""Seconds that a name has to stay: DHCP clients change it back and forth while a machine starts."""
 RETRIES = (30.0, 60.0, 120.0)
 """Seconds before the next tries of a name that could not be published; after them it waits for a restart."""
 OPERATION = "HostnamePublishing"

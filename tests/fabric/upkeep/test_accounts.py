@@ -40,7 +40,8 @@ def test_an_account_comes_with_its_password_and_goes_again(sandbox: Sandbox) -> 
 def test_a_restarted_worker_makes_nothing_twice(sandbox: Sandbox) -> None:
     agent = sandbox.boot()
     sandbox.fabric.publish([], users=[RemoteUserSpec("jit-bob")])
-    agent.wait_for_log("note that jit-bob is complete")
+    record = "var/lib/waagent/state/remote-access.json"
+    agent.wait_until(lambda: '"jit-bob": "done"' in sandbox.read(record), 30, "a complete account")
     end = len(agent.log())
     agent.kill_worker()
     agent.wait_for_log("ProcessExtensionsGoalState completed", 30, start=end)

@@ -22,11 +22,12 @@ distro.set_hostname("node7")
 distro.create_user("ops", None, None)
 distro.set_password("ops", "correct horse battery")
 distro.configure_sudo("ops", True)
-distro.deploy_ssh_key("ops", "/home/ops/.ssh/authorized_keys", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVmZ2hpamtsbW5vcHFyc3R1dnd4eXphYmNkZWZnaGlq ops@desk", None)
+distro.deploy_ssh_key("ops", "/home/ops/.ssh/authorized_keys", {key!r}, None)
 for path, text in {files!r}.items():
     os.makedirs(os.path.dirname(path), exist_ok=True)
     write_atomic(path, text)
 """
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVmZ2hpamtsbW5vcHFyc3R1dnd4eXphYmNkZWZnaGlq ops@desk"
 OVF = """\
 <Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:wa="http://schemas.microsoft.com/windowsazure">
   <wa:ProvisioningSection><wa:Version>1.0</wa:Version>
@@ -81,6 +82,6 @@ def machine(tmp_path: Path) -> Iterator[Overlay]:
 @pytest.fixture
 def provisioned(machine: Overlay) -> Overlay:
     """The machine after provisioning by the distribution's real tools."""
-    machine.python(PROVISION.format(files=FILES))
+    machine.python(PROVISION.format(files=FILES, key=KEY))
     assert os.path.exists(machine.place / "upper/home/ops/.ssh/authorized_keys")
     return machine

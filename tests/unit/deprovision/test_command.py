@@ -354,8 +354,8 @@ def test_the_resource_disks_entry_leaves_fstab(image: Image) -> None:
 
 
 def test_an_extra_that_nobody_knows_stops_it(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
-    image.configure("Deprovision.Also=machine-id,histroies\n")
+    image.configure("Deprovision.Also=machine-id,historys\n")
     before = image.tree()
     assert image.deprovision(force=True) == 1
     assert image.tree() == before
-    assert "histroies, which nobody knows" in capsys.readouterr().err
+    assert "historys, which nobody knows" in capsys.readouterr().err
