@@ -224,7 +224,8 @@ __all__ = [  # noqa: RUF022  (by topic, as a reader looks for them)
     "lease_address", "parse_isc_leases", "parse_networkd_lease", "parse_openbsd_leases",
     # the provisioning document, and what else provisioning asks of the platform's formats
     "DeployedKeyPair", "DeployedPublicKey", "ProvisioningDocument", "build_provisioning_document",
-    "document_from_metadata", "parse_provisioning_document", "redact_provisioning_document", "report_to_pool", "ssh_public_key",
+    "document_from_metadata", "parse_provisioning_document", "redact_provisioning_document", "report_to_pool",
+    "ssh_public_key",
     # errors
     "AgentError", "CommandError", "ConfigError", "CryptError", "DhcpError", "ExtensionDownloadError",
     "ExtensionsConfigError", "HttpError", "InvalidContainer", "NoAnswer", "NotOnThisRoot", "OvfError", "PluginError",

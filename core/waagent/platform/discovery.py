@@ -74,9 +74,7 @@ class Discovery:
         # A lease that failed once may have been right: the WireServer was down then.
         found = found or self._from_leases(leases.LEASE_GLOBS)
         if not found and self._dhcp is None:
-            raise DhcpError(
-                "No route, saved address or lease names the WireServer; another root asks no network"
-            )
+            raise DhcpError("No route, saved address or lease names the WireServer; another root asks no network")
         if not found:
             # The address is the same in every region: asking there costs one try.
             self._log.periodic(3600, "well-known", INFO, f"Nothing names the WireServer; trying {DEFAULT}")
