@@ -34,7 +34,7 @@ _PREFIX = {CLI: "", BOOT: "Daemon", WORKER: "ExtHandler"}
 _THREAD = {BOOT: "Boot"}
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Agent:
     """One process of the agent.
 

@@ -41,7 +41,7 @@ _STOP_LOOK = 0.5
 _unreaped: list[int] = []
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Completed:
     """How a command ended.
 

@@ -49,7 +49,7 @@ class Origin:
         return f"default of plugin {self.plugin}" if self.plugin else self.kind
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Problem:
     """Something in the configuration that somebody should look at.
 
@@ -69,7 +69,7 @@ class Problem:
         return f"{self.file}:{self.line}: {self.message}" if self.file is not None else self.message
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Known:
     """An option as it stands: its default may come from a plugin, its value from a file."""
 

@@ -18,7 +18,7 @@ from waagent.trust import normalised
 GROUPS = (FEATURES, DISTROS)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Found:
     """One entry point of one distribution.
 

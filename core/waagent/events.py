@@ -21,7 +21,7 @@ KEPT = 50
 """Events that a new sink gets of those that were there before it."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Event:
     """One thing that happened.
 

@@ -35,7 +35,7 @@ MOST_STEPS = 1000
 """A planner that still wants steps after so many is broken."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Step:
     """One change of the machine.
 
@@ -64,7 +64,7 @@ class Step:
     deadline: float | None = None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Plan:
     """A goal for one part of the machine.
 
@@ -81,7 +81,7 @@ class Plan:
     phase: str | None = None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class StepResult:
     """How one step ended.
 
@@ -105,7 +105,7 @@ class StepResult:
         return self.outcome in ("done", "settled", "done before")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class PlanResult:
     """How a run of a plan ended.
 

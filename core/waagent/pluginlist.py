@@ -44,7 +44,7 @@ _SETTLED = frozenset({ON, OFF, OTHER, ABSENT})
 """States that only change with what the key facts cover; after any other one plugins are looked for again."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class PluginInfo:
     """One installed plugin, for people and for the processes of the agent.
 

@@ -39,7 +39,7 @@ _MARK = f"{PROJECT}_impl"
 _VARIADIC = 0x04 | 0x08  # CO_VARARGS, CO_VARKEYWORDS
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Standing:
     """What decides about the order and the rights of a plugin.
 
@@ -58,7 +58,7 @@ class Standing:
     beside: bool = False
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Implementation:
     """One plugin's implementation of one hook.
 
@@ -79,7 +79,7 @@ class IncompatiblePlugin(PluginError):
     """The plugin asks for a newer hook interface than this agent has."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Examined:
     """A plugin's marked functions, bound, by attribute name; and whether it answers under any root (ruling 7)."""
 

@@ -18,7 +18,7 @@ ENABLED, DISABLED = "Plugins.Enabled", "Plugins.Disabled"
 KEYS = (ENABLED, DISABLED)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Statement:
     """One line that says something about plugins.
 
@@ -41,7 +41,7 @@ class Statement:
         return f"{key}={','.join(self.patterns)} in {self.file}:{self.line}"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Verdict:
     """Whether a plugin is on.
 

@@ -20,7 +20,7 @@ from waagent.paths import Paths
 _LIST_LIMIT = 1 << 20
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Place:
     """Where a plugin's code lies, found without importing anything.
 

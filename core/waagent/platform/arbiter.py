@@ -19,7 +19,7 @@ FABRIC = "Fabric"
 FAST_TRACK = "FastTrack"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Need:
     """What an update has to do (steps 3 and 4).
 

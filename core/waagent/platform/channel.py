@@ -46,7 +46,7 @@ class TooLarge(HttpError):
     """The answer is larger than the caller allows; trying again does not help."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Answer:
     """One complete answer.
 

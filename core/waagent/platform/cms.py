@@ -68,7 +68,7 @@ class UnknownAlgorithm(CryptError):
     """The message is encrypted in a way that this code or the library does not know; other tools may."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Recipient:
     """One addressee: by key id or by issuer (encoded) and serial number."""
 
@@ -86,7 +86,7 @@ class Recipient:
         return self.serial == certificate.serial and self.issuer == certificate.issuer
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Enveloped:
     """An EnvelopedData message, read and not yet opened."""
 

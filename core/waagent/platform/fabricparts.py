@@ -34,7 +34,7 @@ from waagent.platform.remoteaccess import parse_remote_access
 from waagent.platform.wire import CIPHERS, WireServer
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Opener:
     """How certificates are opened; both run in a short-lived process, so that keys leave with it.
 
@@ -47,7 +47,7 @@ class Opener:
     open: Callable[[bytes], tuple[CertificateInfo, ...]]
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Parts:
     """The fabric's goal state as a whole (step 6)."""
 

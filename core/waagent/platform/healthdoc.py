@@ -72,7 +72,7 @@ def build_role_properties(container_id: str, role_instance_id: str, thumbprint: 
     ).encode()
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Observation:
     """One observation about the health of a host service.
 

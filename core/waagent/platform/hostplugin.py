@@ -29,7 +29,7 @@ PROXY_AGENT_LIMIT = 100 << 10
 _T = TypeVar("_T")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Identity:
     """Who this machine is to the host plugin: from the last ``GET`` of the goal state."""
 

@@ -58,7 +58,7 @@ _KEY_SIZES = {
 }
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Identity:
     """One certificate, with its key when the file holds it.
 
@@ -73,7 +73,7 @@ class Identity:
     key: bytes | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Bundle:
     """What a PFX file holds.
 

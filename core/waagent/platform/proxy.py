@@ -26,7 +26,7 @@ class Proxy:
         return f"http://{host}:{self.port}"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class ProxyRules:
     """Where proxies come from.
 

@@ -33,7 +33,7 @@ PACKAGE_LIMIT = 1 << 30
 """Bytes (wireserver §23, DIFF-14)."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Fetched:
     """An artifact that was had.
 
@@ -291,7 +291,7 @@ class Transfers:
             self._events.add("DefaultChannelChange", message=message)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Task:
     what: str
     verify: bool

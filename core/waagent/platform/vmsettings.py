@@ -40,7 +40,7 @@ _NO_VERSION = "0.0.0.0"  # noqa: S104  (a version, no address)
 _VERSION = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,7}\Z")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class VmSettings:
     """One vmSettings document.
 

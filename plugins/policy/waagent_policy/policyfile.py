@@ -27,7 +27,7 @@ class InvalidPolicy(AgentError):
     """The policy file is not what it has to be; the message names the place and what was expected there."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Rule:
     """What the policy says about one extension.
 
@@ -44,7 +44,7 @@ class Rule:
     runtime: Any = None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Policy:
     """A valid policy.
 

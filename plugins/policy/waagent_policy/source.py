@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from waagent_policy.policyfile import Policy
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Found:
     """A policy file that is there.
 

@@ -52,7 +52,7 @@ class Decision:
     mount_point: str = ""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Row:
     """One row: it applies when ``test`` gives a reason."""
 

@@ -27,7 +27,7 @@ _LIMIT = 1 << 20
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Root:
     """A root certificate that comes with the agent."""
 

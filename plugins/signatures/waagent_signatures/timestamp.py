@@ -21,7 +21,7 @@ _HASHES = {
 _TIME = re.compile(rb"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})(?:\.[0-9]+)?Z\Z")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Stamped:
     """A signature with its timestamp.
 
@@ -34,7 +34,7 @@ class Stamped:
     token: bytes
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class TimeInfo:
     """What a timestamp says.
 

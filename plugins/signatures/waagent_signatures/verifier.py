@@ -21,7 +21,7 @@ VERDICT, ELSE = "PackageSignatureResult", "SignatureValidation"
 _LIMIT = 1 << 20
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Verdict:
     """What came of a check.
 
