@@ -29,7 +29,9 @@ def wait_for(fabric: Fabric, status: str, sequence: int = 0, timeout: float = 40
         for item in document["aggregateStatus"]["handlerAggregateStatus"]:
             settings = item.get("runtimeSettingsStatus")
             if item["handlerName"] == NAME and settings and settings["sequenceNumber"] == sequence:
-                return bool(settings["settingsStatus"]["status"]["status"] == status)
+                # An extension may report success while its command is still about to end.
+                ready = status != "success" or item["status"] == "Ready"
+                return bool(ready and settings["settingsStatus"]["status"]["status"] == status)
         return False
 
     return fabric.wait_for_status(settled, timeout)

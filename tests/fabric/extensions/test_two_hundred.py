@@ -35,11 +35,11 @@ def cpu_seconds(agent: RunningAgent) -> float:
 
 
 def succeeded(document: dict[str, Any]) -> set[str]:
-    """Return the handlers whose extension reports success."""
+    """Return the handlers that are ready and whose extension reports success."""
     return {
         item["handlerName"]
         for item in document["aggregateStatus"]["handlerAggregateStatus"]
-        if tools.word_of(document, item["handlerName"]) == "success"
+        if item["status"] == "Ready" and tools.word_of(document, item["handlerName"]) == "success"
     }
 
 

@@ -1,0 +1,186 @@
+"""Acceptance checks of extensions §23 through the whole agent: those that the other modules here do not hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from waagent_fabric import Fabric, HandlerSpec, SettingsSpec, read_calls, sample_package
+from waagent_fabric.seen import find_handler
+
+pytestmark = pytest.mark.fabric
+NAME = "Contoso.Sample"
+
+
+def spec(
+    name: str = NAME, version: str = "1.0.0", sequence: int = 0, state: str = "enabled", **more: Any
+) -> HandlerSpec:
+    public = more.pop("public", {})
+    return HandlerSpec(name, "1.0.0", settings=(SettingsSpec(public, sequence_number=sequence, **more),))
+
+
+def operations(root: Path, name: str = NAME) -> list[str]:
+    return [call.operation for call in read_calls(root, name)]
+
+
+def message_of(item: dict[str, Any] | None) -> str:
+    found: str = ((item or {}).get("formattedMessage") or {}).get("message") or ""
+    return found
+
+
+def test_2_a_restart_runs_enable_only_and_what_changed_alone_brings_all_enables(
+    fabric: Fabric, agent_root: Path, running_agent: Any
+) -> None:
+    for name in ("A", "B"):
+        fabric.add_package(f"Contoso.{name}", "1.0.0", sample_package(f"Contoso.{name}", "1.0.0"))
+    fabric.publish([spec("Contoso.A"), spec("Contoso.B")])
+    agent = running_agent(agent_root, fabric)
+    fabric.wait_for_extension("Contoso.A")
+    fabric.wait_for_extension("Contoso.B")
+    agent.process.terminate()
+    agent.wait_exit()
+    agent.start()
+    agent.wait_until(lambda: operations(agent_root, "Contoso.B")[2:] == ["enable"], 30.0, "enable after the start")
+    fabric.publish([spec("Contoso.A", sequence=1), spec("Contoso.B")])
+    agent.wait_until(lambda: len(operations(agent_root, "Contoso.B")) == 4, 30.0, "enable for the goal state")
+    fabric.wait_for_extension("Contoso.A", sequence_number=1)
+    for name in ("Contoso.A", "Contoso.B"):
+        assert operations(agent_root, name) == ["install", "enable", "enable", "enable"]
+
+
+def test_6_the_time_limits_are_those_that_publishers_were_told(
+    fabric: Fabric, agent_root: Path, running_agent: Any, tmp_path: Path
+) -> None:
+    wait = f"while [ ! -e {tmp_path}/$op ]; do sleep 0.05; done"
+    fabric.add_package(NAME, "1.0.0", sample_package(NAME, "1.0.0", install=wait, enable=wait))
+    fabric.publish([spec()])
+    agent = running_agent(agent_root, fabric)
+    limits = {}
+    for operation in ("install", "enable"):
+        agent.wait_until(lambda: operations(agent_root)[-1:] == [operation], 30.0, operation)  # noqa: B023
+        (order,) = [
+            json.loads(path.read_text()) for path in (agent_root / "run/waagent/commands").glob("*/command.json")
+        ]
+        limits[order["operation"]] = order["timeout"]
+        (tmp_path / operation).touch()
+    assert limits == {"install": 900.0, "enable": 300.0}
+    fabric.wait_for_extension(NAME)
+
+
+def test_8_levels_wait_and_what_fails_takes_its_dependants_along(
+    fabric: Fabric, agent_root: Path, running_agent: Any
+) -> None:
+    for name, more in (("First", {"long_run": 2}), ("Second", {}), ("Broken", {"enable": "exit 4"}), ("Left", {})):
+        fabric.add_package(f"Contoso.{name}", "1.0.0", sample_package(f"Contoso.{name}", "1.0.0", **more))  # type: ignore[arg-type]
+    fabric.publish(
+        [
+            spec("Contoso.Second", level=1, depends_on=("Contoso.First",)),
+            spec("Contoso.Left", level=1, depends_on=("Contoso.Broken",)),
+            spec("Contoso.First"),
+            spec("Contoso.Broken"),
+        ]
+    )
+    running_agent(agent_root, fabric)
+    fabric.wait_for_extension("Contoso.Second")
+    assert (
+        find_handler(fabric.status, "Contoso.First")["runtimeSettingsStatus"]["settingsStatus"]["status"][  # type: ignore[index]
+            "status"
+        ]
+        == "success"
+    ), "its detached work was waited for"
+    left = fabric.wait_for_extension("Contoso.Left", status="error")
+    assert "Contoso.Broken" in left["runtimeSettingsStatus"]["settingsStatus"]["status"]["formattedMessage"]["message"]
+    assert operations(agent_root, "Contoso.Left") == []
+
+
+def test_9_three_extensions_of_one_handler(fabric: Fabric, agent_root: Path, running_agent: Any) -> None:
+    fails = '[ "$ConfigExtensionName" != bad ] || exit 9'
+    package = sample_package(NAME, "1.0.0", enable=fails, manifest={"supportsMultipleExtensions": True})
+    fabric.add_package(NAME, "1.0.0", package)
+
+    def several(sequence: int, **states: str) -> HandlerSpec:
+        settings = tuple(
+            SettingsSpec({}, sequence_number=sequence, name=name, state=state) for name, state in states.items()
+        )
+        return HandlerSpec(NAME, "1.0.0", "enabled", settings, multi_config=True)
+
+    fabric.publish([several(0, good="enabled", bad="enabled", off="disabled")])
+    agent = running_agent(agent_root, fabric)
+    fabric.wait_for_extension(NAME, extension="good")
+    bad = fabric.wait_for_extension(NAME, "error", extension="bad")
+    assert bad["status"] == "Ready"
+    assert bad["runtimeSettingsStatus"]["settingsStatus"]["status"]["code"] == 1009
+    fabric.wait_for(lambda: find_handler(fabric.status, NAME, "off") is None, 20.0, "the disabled one is not reported")
+    state = agent_root / "var/lib/waagent" / f"{NAME}-1.0.0" / "config"
+    assert (state / "HandlerState").read_text() == "Enabled"
+
+    fabric.publish([several(1, good="disabled", bad="disabled", off="disabled")])
+    agent.wait_until(lambda: (state / "HandlerState").read_text() == "Installed", 30.0, "the last one is disabled")
+    assert not list(state.glob("good.*"))
+
+
+def test_13_switched_off_the_platform_hears_it_at_once(fabric: Fabric, agent_root: Path, running_agent: Any) -> None:
+    fabric.add_package(NAME, "1.0.0", sample_package(NAME, "1.0.0"))
+    fabric.publish([spec(sequence=5)])
+    running_agent(agent_root, fabric, conf={"Extensions.Enabled": "n"})
+    item = fabric.wait_for_extension(NAME, "error", sequence_number=5, timeout=15)
+    assert (item["status"], item["code"]) == ("NotReady", 1009)
+    assert "extension processing is disabled" in message_of(item)
+    assert fabric.status is not None
+    assert fabric.status["aggregateStatus"]["guestAgentStatus"]["status"] == "Ready"
+    assert not [record for record in fabric.requests if "__1.0.0" in record.path], "nothing was downloaded"
+
+
+def test_a_lost_key_is_fetched_again_before_the_handler_needs_it(
+    fabric: Fabric, agent_root: Path, running_agent: Any
+) -> None:
+    fabric.add_package(NAME, "1.0.0", sample_package(NAME, "1.0.0", enable='open_protected >"$logs/opened"'))
+    fabric.publish([spec(protected={"password": "first"})])
+    agent = running_agent(agent_root, fabric)
+    fabric.wait_for_extension(NAME)
+    lib, opened = agent_root / "var/lib/waagent", agent_root / "var/log/azure" / NAME / "opened"
+    assert json.loads(opened.read_text()) == {"password": "first"}
+    keys = [path for path in lib.glob("*.prv") if len(path.stem) == 40]
+    assert keys
+    agent.process.terminate()
+    agent.wait_exit()
+    for key in keys:
+        key.unlink()
+    opened.unlink()
+    # Without another incarnation nobody but the extension misses the key.
+    agent.start()
+    agent.wait_until(opened.exists, 30.0, "the settings are opened again")
+    fabric.wait_for_extension(NAME)
+    assert json.loads(opened.read_text()) == {"password": "first"}
+
+
+def test_a_newer_goal_state_comes_while_a_command_runs(
+    fabric: Fabric, agent_root: Path, running_agent: Any, tmp_path: Path
+) -> None:
+    wait = f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    fabric.add_package("Contoso.Slow", "1.0.0", sample_package("Contoso.Slow", "1.0.0", install=wait))
+    fabric.add_package("Contoso.Unwanted", "1.0.0", sample_package("Contoso.Unwanted", "1.0.0"))
+    fabric.add_package(NAME, "1.0.0", sample_package(NAME, "1.0.0"))
+    fabric.publish([spec("Contoso.Slow"), spec("Contoso.Unwanted")])
+    agent = running_agent(agent_root, fabric)
+    agent.wait_until(lambda: operations(agent_root, "Contoso.Slow") == ["install"], 30.0, "the install")
+    fabric.publish([spec("Contoso.Slow", sequence=1), spec()])
+    agent.wait_for_log("takes the place of", 20.0)
+    (tmp_path / "go").touch()
+    fabric.wait_for_extension(NAME)
+    fabric.wait_for_extension("Contoso.Slow", sequence_number=1)
+    assert operations(agent_root, "Contoso.Slow") == ["install", "enable"]
+    assert operations(agent_root, "Contoso.Unwanted") == []
+
+
+def test_a_fast_track_goal_state_is_done_like_any_other(fabric: Fabric, agent_root: Path, running_agent: Any) -> None:
+    fabric.add_package(NAME, "1.0.0", sample_package(NAME, "1.0.0"))
+    running_agent(agent_root, fabric)
+    fabric.wait_for_status(timeout=20)
+    fabric.publish([spec(sequence=2, protected={"a": "secret"})], channel="fasttrack")
+    fabric.wait_for_extension(NAME, sequence_number=2)
+    assert operations(agent_root) == ["install", "enable"]
+    fabric.wait_for(lambda: (find_handler(fabric.status, NAME) or {}).get("status") == "Ready", 20.0, "it is ready")
