@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
+from _thread import allocate_lock  # threading.Lock, without the module that the supervisor has no other use for
 
 from waagent.redaction import redact
 
@@ -51,7 +51,7 @@ class Sinks:
         self.level = INFO
         self.stream_level = INFO
         self.console: str | None = None
-        self.lock = threading.Lock()
+        self.lock = allocate_lock()
         self.periodic: dict[str, tuple[float, int]] = {}
 
     def write(self, level: int, body: str) -> None:
@@ -139,6 +139,8 @@ class Log:
             return ""
         if self._thread is not None:
             return self._thread
+        import threading
+
         return threading.current_thread().name.replace(" ", "_")
 
     def verbose(self, message: str) -> None:
