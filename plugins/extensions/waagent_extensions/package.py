@@ -28,7 +28,7 @@ _PIECE = 1 << 20
 _SPARE = 64 << 20
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Limits:
     """How large a package may be (ruling 34).
 

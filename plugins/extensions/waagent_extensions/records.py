@@ -29,7 +29,7 @@ UNRESPONSIVE = "Unresponsive"
 _LIMIT = 1 << 20
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class HandlerStatus:
     """How a handler stands, as last recorded (extensions §13.1)."""
 

@@ -29,7 +29,7 @@ class _Malformed(ValueError):
     """The file breaks a rule of §8."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Seen:
     stamp: tuple[int, int, int]
     report: ExtensionReport
