@@ -75,6 +75,13 @@ def why(agent: Agent, arguments: argparse.Namespace) -> int:
     for one in said:
         _say(f"{one.file}:{one.line}: {ENABLED if one.on else DISABLED}={','.join(one.patterns)}")
     _say(f"{info.name} is {info.state}: {_reason(info)}")
+    source = _source(info)
+    if source:
+        _say(f"It comes with {source}.")
+    for hook in info.hooks:
+        order = [found.plugin for found in agent.hooks.implementations(hook)]
+        if len(order) > 1 and info.name in order:
+            _say(f"{hook} is asked of: {', then '.join(order)}.")
     return DONE
 
 
