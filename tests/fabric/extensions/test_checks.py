@@ -145,16 +145,14 @@ def test_a_lost_key_is_fetched_again_before_the_handler_needs_it(
     assert json.loads(opened.read_text()) == {"password": "first"}
     keys = [path for path in lib.glob("*.prv") if len(path.stem) == 40]
     assert keys
-    agent.process.terminate()
-    agent.wait_exit()
     for key in keys:
         key.unlink()
-    opened.unlink()
-    # Without another incarnation nobody but the extension misses the key.
-    agent.start()
-    agent.wait_until(opened.exists, 30.0, "the settings are opened again")
-    fabric.wait_for_extension(NAME)
-    assert json.loads(opened.read_text()) == {"password": "first"}
+    # The other channel brings no certificates: nobody but the extension misses the key.
+    fabric.publish([spec(sequence=1, protected={"password": "second"})], channel="fasttrack")
+    agent.wait_until(lambda: "second" in opened.read_text(), 30.0, "the settings are opened again")
+    fabric.wait_for_extension(NAME, sequence_number=1)
+    assert "The protected settings need what is not there, asking for it again: " in agent.log()
+    assert all(key.exists() for key in keys)
 
 
 def test_a_newer_goal_state_comes_while_a_command_runs(

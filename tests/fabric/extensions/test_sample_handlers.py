@@ -85,6 +85,7 @@ def test_a_python_handler_that_loads_the_agent_as_a_module(
     assert parts["refused"].startswith(f"{command}: ImportError: ")
     assert parts["agent module"].endswith(f"{name}-1.0.0/waagent")
     # The handler writes into the agent's log, and the agent goes on writing there.
+    agent.wait_for_log("op=Enable, message=Launch command succeeded: utility.py -enable", 20.0)
     lines = agent.log().splitlines()
     own = next(at for at, line in enumerate(lines) if line.endswith(f"{name} 1.0.0 started to handle."))
     assert any("op=Enable, message=Launch command succeeded: utility.py -enable" in line for line in lines[own:])
