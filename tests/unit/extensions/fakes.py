@@ -112,13 +112,13 @@ class FakePlatform:
             self.broken_downloads -= 1
             data = data[: len(data) // 2]
         partial = target + ".partial"
-        Path(partial).write_bytes(data)
         try:
+            Path(partial).write_bytes(data)
             if check is not None:
                 check(partial)
             os.replace(partial, target)
         except Exception as problem:
-            os.unlink(partial)
+            Path(partial).unlink(missing_ok=True)
             raise ExtensionDownloadError(f"no location has it: {problem}", 1001) from problem
 
     def update_goal_state(self, force: bool = False) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.extensions.fakes import Bench, multi, wanted
 from tests.unit.extensions.test_engine import settle, start, until, waiting_command
-from waagent import ExtensionReport, Handler, HandlerReport, ProtocolError
+from waagent import ExtensionReport, Handler, HandlerReport, ProtocolError, Veto
 from waagent_extensions import engine, outcomes, records, settings
 from waagent_extensions import report as report_module
 
@@ -278,6 +278,17 @@ def test_a_number_lower_than_the_handlers_own_note_is_worth_a_warning(bench: Ben
     assert "mrseq" not in bench.log()
     settle(bench, wanted(NAME, "1.0", sequence=2))
     assert "it executed number 6; the goal state's number is lower (2)" in bench.log()
+
+
+def test_what_a_refused_handler_beats_is_added_to_the_refusal(bench: Bench) -> None:
+    beat = '[{"heartbeat":{"status":"ready","code":"0","formattedMessage":{"lang":"en-US","message":"alive"}}}]'
+    bench.publish(NAME, "1.0", {"enable": f"echo '{beat}' >heartbeat.log; succeed"}, reportHeartbeat=True)
+    settle(bench, wanted(NAME, "1.0"))
+    assert (items(bench)[0].status, bench.message(NAME)) == ("Ready", "alive")
+    bench.agent.hooks.vetoes[NAME] = Veto("it is not on the list")
+    settle(bench, wanted(NAME, "1.0", sequence=1))
+    assert (items(bench)[0].status, bench.message(NAME)) == ("NotReady", "it is not on the list alive")
+    assert (extension(bench).status, extension(bench).sequence_number) == ("error", 1)
 
 
 # --- What is not ours ------------------------------------------------------------------------------------------------
