@@ -24,6 +24,8 @@ for device in null zero urandom; do
   touch "$1/merged/dev/$device"; mount --bind "/dev/$device" "$1/merged/dev/$device"
 done
 mount -t tmpfs tmp "$1/merged/tmp"
+# The tests may run from a place that was just covered.
+[ -e "$1/merged$4" ] || { mkdir -p "$1/merged$4"; mount --bind "$4" "$1/merged$4"; }
 test -x "$1/merged$2" || exit 99
 exec chroot "$1/merged" /bin/sh -c "$3" sh "$2"
 """
@@ -45,7 +47,10 @@ class Overlay:
     def sh(self, script: str, *, check: bool = True, answer: str = "") -> subprocess.CompletedProcess[str]:
         """Run a shell script in it; ``$1`` is the interpreter that runs the tests."""
         done = subprocess.run(
-            ["unshare", "--mount", "--uts", "/bin/sh", "-c", ENTER, "sh", str(self.place), sys.executable, script],
+            [
+                "unshare", "--mount", "--uts", "/bin/sh", "-c", ENTER, "sh",
+                str(self.place), sys.executable, script, sys.prefix,
+            ],
             input=answer, capture_output=True, text=True, timeout=120, check=False,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip

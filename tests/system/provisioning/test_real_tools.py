@@ -192,6 +192,10 @@ class Machine:
         mount("proc", self.root / "proc", "proc")
         for name in ("run", "dev", "tmp"):
             mount("tmpfs", self.root / name, "tmpfs")
+        inside = self.root / sys.prefix.lstrip("/")
+        if not inside.exists():  # the tests run from a place that was just covered
+            inside.mkdir(parents=True)
+            subprocess.run(["mount", "--bind", sys.prefix, inside], check=True)
         self._devices()
         shutil.copytree(self.options["tree"], self.root, symlinks=True, dirs_exist_ok=True)
         self._prepare()
