@@ -74,7 +74,7 @@ def test_8_levels_wait_and_what_fails_takes_its_dependants_along(
     fabric: Fabric, agent_root: Path, running_agent: Any
 ) -> None:
     for name, more in (("First", {"long_run": 2}), ("Second", {}), ("Broken", {"enable": "exit 4"}), ("Left", {})):
-        fabric.add_package(f"Contoso.{name}", "1.0.0", sample_package(f"Contoso.{name}", "1.0.0", **more))  # type: ignore[arg-type]
+        fabric.add_package(f"Contoso.{name}", "1.0.0", sample_package(f"Contoso.{name}", "1.0.0", **more))
     fabric.publish(
         [
             spec("Contoso.Second", level=1, depends_on=("Contoso.First",)),

@@ -105,7 +105,7 @@ def test_what_a_kill_and_very_old_agents_left_is_set_straight(bench: Bench) -> N
     old = lib / "handler_state" / f"{NAME}-2.0"
     old.mkdir(parents=True)
     (old / "state").write_text("Enabled")
-    cleanup.recover(bench.site.layout, bench.agent.log)  # type: ignore[arg-type]
+    cleanup.recover(bench.site.layout, bench.agent.log)
     assert sorted(path.name for path in lib.iterdir() if "Contoso" in path.name) == [f"{NAME}-2.0"]
     assert bench.state(NAME, "2.0") == "Enabled"
     assert not (lib / "handler_state").exists()

@@ -7,18 +7,19 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.extensions.fakes import Bench, multi, wanted
 from tests.unit.extensions.test_engine import settle, start, until, waiting_command
 from waagent import ExtensionReport, Handler, HandlerReport, ProtocolError, Veto
-from waagent_extensions import engine, outcomes, records, settings
+from waagent_extensions import order, outcomes, records, settings
 from waagent_extensions import report as report_module
 
 NAME = "Contoso.Tools.Sample"
 THUMBPRINT = "0123456789abcdef0123456789abcdef01234567"
-SECRET = {"protected": "c2VjcmV0", "thumbprint": THUMBPRINT}
+SECRET: dict[str, Any] = {"protected": "c2VjcmV0", "thumbprint": THUMBPRINT}
 
 
 def items(bench: Bench, name: str = NAME) -> list[HandlerReport]:
@@ -211,7 +212,7 @@ def test_the_time_limit_for_dependants_goes_on_across_agents(bench: Bench, monke
     ledger = Path(bench.agent.paths.run("extensions.jsonl"))
     head, _, rest = ledger.read_text().partition("\n")
     begun = json.loads(head)
-    begun["began"] -= engine.order.DEPENDENCY_DEADLINE
+    begun["began"] -= order.DEPENDENCY_DEADLINE
     ledger.write_text(json.dumps(begun) + "\n" + rest)
     bench.restart()
     assert bench.process(goal) == []
