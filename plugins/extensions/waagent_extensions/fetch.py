@@ -105,7 +105,14 @@ def fetch_package(site: Site, unit: Unit, handler: HandlerDir, manifest: Manifes
     log.info("Initialize extension directory")
     log.verbose(f"Initializing extension {unit.full_name}")
     site.doing(unit.full_name, "initializing the package")
-    package.initialize(handler)
+    try:
+        package.initialize(handler)
+    except HandlerError as problem:
+        if isinstance(problem.__cause__, OSError):
+            # Half-initialized it would look like more than it is (extensions §3).
+            with contextlib.suppress(OSError):
+                package.remove_version(handler)
+        raise
     commands = handlermanifest.load(handler.manifest)
     if commands.odd_booleans:
         odd = ", ".join(commands.odd_booleans)

@@ -15,6 +15,7 @@ from tests.unit.extensions.fakes import Bench, multi, wanted
 from tests.unit.extensions.test_engine import settle, start, until, waiting_command
 from waagent import ExtensionReport, Handler, HandlerReport, ProtocolError, Veto
 from waagent_extensions import order, outcomes, records, settings
+from waagent_extensions import package as package_module
 from waagent_extensions import report as report_module
 
 NAME = "Contoso.Tools.Sample"
@@ -149,6 +150,20 @@ def test_a_disk_that_takes_no_record_does_not_hide_a_failure(bench: Bench, monke
     assert "No space left on device" in (found.message or "")
     monkeypatch.undo()
     assert bench.apply(wanted(NAME, "1.0", sequence=7)) == ["install 1.0", "enable 1.0"]
+
+
+def test_a_package_that_cannot_be_initialized_does_not_stay(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(package_module, "write_handler_environment", full)
+    bench.publish(NAME, "1.0")
+    assert bench.apply(wanted(NAME, "1.0")) == []
+    assert bench.status() == {NAME: ("NotReady", -1, "error", -1)}
+    assert "No space left on device" in bench.message(NAME)
+    assert not (bench.handler_dir(NAME, "1.0") / "bin").exists()
+    monkeypatch.undo()
+    assert bench.apply(wanted(NAME, "1.0")) == ["install 1.0", "enable 1.0"]
 
 
 def test_a_fault_of_the_agent_costs_one_handler_one_goal_state(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
