@@ -701,6 +701,21 @@ def test_a_refused_package_is_not_unpacked(bench: Bench) -> None:
     assert not list(Path(bench.agent.paths.lib_dir).glob("*.zip"))
 
 
+@pytest.mark.parametrize("hook", ["verify_package", "accept_package"])
+def test_a_plugin_that_cannot_say_whether_a_package_is_good_refuses_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise NoAnswer(f"{hook}: no plugin answered; acme: KeyError")
+
+    monkeypatch.setattr(bench.agent.hooks, hook, fail)
+    bench.publish(NAME, "1.4.2")
+    assert bench.apply(wanted(NAME, "1.4.2")) == []
+    assert bench.status()[NAME] == ("NotReady", 1009, "error", 1009)
+    assert "acme: KeyError" in bench.message(NAME)
+    assert not (bench.handler_dir(NAME, "1.4.2") / "bin").exists()
+
+
 def test_a_package_refused_after_unpacking_leaves_nothing_and_runs_nothing(bench: Bench) -> None:
     bench.publish(NAME, "1.4.2")
     settle(bench, wanted(NAME, "1.4.2", sequence=1))
