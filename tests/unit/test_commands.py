@@ -298,10 +298,15 @@ def test_an_interrupt_while_it_runs_ends_it(tmp_path):
         signal.pthread_kill(main, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        sh(f"echo $$ >{pids}; exec sleep 60")
-    thread.join(20)
+    # Started in the background of a shell, this process would ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            sh(f"echo $$ >{pids}; exec sleep 60")
+        thread.join(20)
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_gone(int(pids.read_text()))
 
 

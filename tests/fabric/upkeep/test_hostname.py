@@ -82,6 +82,8 @@ def test_a_name_given_while_the_agent_was_down(sandbox: Sandbox, python: str) ->
 def test_switched_off_it_does_nothing(sandbox: Sandbox, python: str) -> None:
     sandbox.write("var/lib/waagent/published_hostname", "before")
     agent = sandbox.boot(python=python)
+    agent.wait_until(lambda: sandbox.fabric.statuses, 30, "a status")
+    sandbox.fabric.publish([])
     agent.wait_until(lambda: len(sandbox.fabric.statuses) > 1, 30, "two statuses")
     assert not published(sandbox)
     assert sandbox.read("var/lib/waagent/published_hostname") == "before"
