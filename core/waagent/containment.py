@@ -93,12 +93,47 @@ class Outcome:
         return self.state == ANSWERED
 
 
+class _Caller:
+    """A daemon thread that makes one call after the other: to start a thread costs more than most calls."""
+
+    __slots__ = ("_call", "_wanted", "thread")
+
+    def __init__(self) -> None:
+        self._call: Call | None = None
+        self._wanted = _thread.allocate_lock()
+        self._wanted.acquire()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def make(self, call: Call) -> None:
+        """Make *call*; not before the one before has returned."""
+        self._call = call
+        self._wanted.release()
+
+    def leave(self) -> None:
+        """End the thread, once the call that it makes has returned."""
+        self._wanted.release()
+
+    def _serve(self) -> None:
+        while True:
+            self._wanted.acquire()
+            call, self._call = self._call, None
+            if call is None:
+                return
+            self.thread.name = f"{call.plugin}.{call.hook}"
+            call.run()
+            self.thread.name = "plugins"
+            del call  # what it returned is not kept until the next one
+
+
 class Call:
     """One call under way; it owns its result, so that a late one cannot land in a later call."""
 
-    __slots__ = ("_done", "began", "deadline", "hook", "plugin", "problem", "seconds", "thread", "value")
+    __slots__ = ("_done", "_function", "began", "caller", "deadline", "hook", "plugin", "problem", "seconds", "value")
 
-    def __init__(self, plugin: str, hook: str, function: Callable[[], Any], deadline: float | None) -> None:
+    def __init__(
+        self, plugin: str, hook: str, function: Callable[[], Any], deadline: float | None, caller: _Caller | None
+    ) -> None:
         self.plugin = plugin
         self.hook = hook
         self.deadline = deadline
@@ -107,19 +142,22 @@ class Call:
         self.seconds = 0.0
         self._done = _thread.allocate_lock()
         self._done.acquire()
+        self._function = function
         self.began = time.monotonic()
-        self.thread = threading.Thread(target=self._run, args=(function,), name=f"{plugin}.{hook}", daemon=True)
+        self.caller: _Caller | None = None
         try:
-            self.thread.start()
-        except (
-            RuntimeError
-        ) as problem:  # no more threads: the machine is in trouble, and this call is just a failed one
+            self.caller = caller or _Caller()
+        except RuntimeError as problem:
+            # No more threads: the machine is in trouble, and this call is just a failed one.
             self.problem = problem
             self._done.release()
+        else:
+            self.caller.make(self)
 
-    def _run(self, function: Callable[[], Any]) -> None:
+    def run(self) -> None:
+        """Make the call; runs in the caller's thread."""
         try:
-            self.value = function()
+            self.value = self._function()
         except BaseException as problem:  # SystemExit and what else a plugin finds to raise
             self.problem = problem
         finally:
@@ -155,6 +193,7 @@ class Containment:
         self._lock = threading.Lock()
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._abandoned: dict[str, list[Call]] = {}
+        self._idle: list[_Caller] = []
         self.labels: dict[str, str] = {}
         """How messages name a plugin: ``acme (acme-waagent 1.2)``."""
 
@@ -176,13 +215,13 @@ class Containment:
         refused = self._refuse(plugin, hook, periodic)
         if refused is not None:
             return refused
-        return self._finish(Call(plugin, hook, function, deadline), periodic)
+        return self._finish(Call(plugin, hook, function, deadline, self._idle_caller()), periodic)
 
     def call_all(
         self, calls: Iterable[tuple[str, Callable[[], Any]]], hook: str, *, deadline: float
     ) -> dict[str, Outcome]:
         """Call several plugins at once, each in its own thread, and return how each ended, by name."""
-        running = [Call(plugin, hook, function, deadline) for plugin, function in calls]
+        running = [Call(plugin, hook, function, deadline, self._idle_caller()) for plugin, function in calls]
         return {call.plugin: self._finish(call, periodic=False) for call in running}
 
     def stuck(self) -> dict[str, str]:
@@ -242,8 +281,21 @@ class Containment:
             self._log.info(f"plugin {self.label(plugin)}: {calls[-1].hook} has returned; it is called again")
         return running
 
+    def _idle_caller(self) -> _Caller | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def _dismiss(self, caller: _Caller, is_idle: bool) -> None:
+        with self._lock:
+            if is_idle and not self._idle:
+                self._idle.append(caller)
+                return
+        caller.leave()
+
     def _finish(self, call: Call, periodic: bool) -> Outcome:
         returned = call.wait()
+        if call.caller is not None:
+            self._dismiss(call.caller, returned)
         if isinstance(call.problem, KeyboardInterrupt):
             raise call.problem
         with self._lock:
@@ -267,7 +319,7 @@ class Containment:
             signature = f"{type(problem).__name__} {trail[-1:]}"
         else:
             state, error = LATE, f"no answer within {call.deadline:g} s"
-            signature, trail = "late", stack_of(call.thread.ident)
+            signature, trail = "late", stack_of(call.caller.thread.ident if call.caller is not None else None)
         with self._lock:
             tally.failures += 1
             tally.consecutive += 1

@@ -186,3 +186,22 @@ def test_failing_names_only_those_whose_last_call_failed(containment):
     containment.call("b", "h", lambda: 1, deadline=30)
     assert containment.failing() == {"a": "h: ValueError: x"}
     assert containment.failing("other") == {}
+
+
+def test_one_thread_makes_many_calls_and_a_late_one_ends_with_its_call(containment, eventually):
+    before = set(threading.enumerate())
+    threads = [containment.call("acme", "on_start", threading.get_ident, deadline=30).value for _ in range(50)]
+    assert len(set(threads)) == 1
+    over = threading.Event()
+    assert containment.call("slow", "on_start", over.wait, deadline=0.05).state == LATE
+    assert containment.call("acme", "on_start", threading.get_ident, deadline=30).value != threads[0]
+    over.set()
+    eventually(lambda: len(set(threading.enumerate()) - before) == 1)
+    outcomes = containment.call_all([(f"p{number}", lambda: 1) for number in range(9)], "import", deadline=30)
+    assert all(outcome.answered for outcome in outcomes.values())
+    eventually(lambda: len(set(threading.enumerate()) - before) == 1)
+
+
+def test_a_thread_is_named_after_what_it_does(containment):
+    name = containment.call("acme", "on_start", lambda: threading.current_thread().name, deadline=30).value
+    assert name == "acme.on_start"
