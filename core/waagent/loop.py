@@ -99,6 +99,7 @@ class Loop:
         os.set_blocking(self._wake_write, False)
         self._poll.register(self._wake_read, select.POLLIN)
         self._woken = False
+        self._serving = 0
         self._signals: set[int] = set()
         self._signal_callbacks: dict[int, Callable[[], object]] = {}
         self._signals_before: dict[int, Any] = {}
@@ -217,6 +218,7 @@ class Loop:
 
     def turn(self, block: bool = True) -> None:
         """Take one turn: wait for the first event (not at all without *block*) and run what is due."""
+        self._serving = threading.get_ident()
         timeout = self._timeout() if block else 0
         try:
             events = self._poll.poll(timeout)
@@ -274,7 +276,11 @@ class Loop:
     def _add_timer(self, timer: Timer) -> Timer:
         with self._lock:
             heapq.heappush(self._timers, (timer.due, next(self._numbers), timer))
-        self.wake()
+            is_first = self._timers[0][2] is timer
+        # A poll that waits will look at the timers in time, unless this one comes before all that it knew; and on the
+        # loop's own thread none waits.
+        if is_first and threading.get_ident() != self._serving:
+            self.wake()
         return timer
 
     def _forget_timer(self) -> None:
