@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -122,8 +123,13 @@ class Machine:
 
     def files_with(self, secret: str) -> list[str]:
         """Return the files under the root that hold *secret*, the medium apart."""
-        files = [path for path in self.root.rglob("*") if path.is_file() and not path.is_relative_to(self.root / "dev")]
-        return [str(path.relative_to(self.root)) for path in files if secret.encode() in path.read_bytes()]
+        found = []
+        for path in self.root.rglob("*"):
+            if path.is_file() and not path.is_relative_to(self.root / "dev"):
+                with contextlib.suppress(FileNotFoundError):  # the agent works: a temporary file is there and gone
+                    if secret.encode() in path.read_bytes():
+                        found.append(str(path.relative_to(self.root)))
+        return found
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ def test_an_account_comes_with_its_password_and_goes_again(sandbox: Sandbox) -> 
     sandbox.fabric.publish([])
     agent.wait_until(lambda: sandbox.operations("delete_user"), 30, "the account's end")
     assert sandbox.operations("delete_user") == [{"operation": "delete_user", "name": "jit-bob"}]
+    agent.stop()  # nothing comes and goes while everything is read
     everything = "".join(
         path.read_text(errors="replace") for path in sandbox.root.rglob("*") if path.is_file() and path.suffix != ".pem"
     )
