@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +30,16 @@ STATE_FILES = (
     "ExtensionsConfig.*.xml",
     "GoalState.*.xml",
 )
-"""Below the state directory; what extensions keep there is the extensions plugin's."""
+"""Below the state directory."""
+
+HANDLER_FILES = ("status/*.status", "config/*.settings", "config/HandlerStatus", "mrseq")
+"""Below a handler's directory: what would keep this machine's settings from being executed. Its state stays."""
 
 KEY_RECORD = "transport-key.json"
 KEY_FILES = ("TransportPrivate.pem", "TransportCert.pem", KEY_RECORD)
+
+_HANDLER = re.compile(r".+-\d[\w.]*\Z")
+_AGENTS = "WALinuxAgent-"
 
 
 def plan(agent: Agent, old: str, new: str) -> Plan:
@@ -66,6 +74,12 @@ def plan(agent: Agent, old: str, new: str) -> Plan:
             lambda: files(STATE_FILES),
             lambda: emptying.unlink(files(STATE_FILES)),
         ),
+        # The extensions plugin does the same; it may be off here and on again on the next machine.
+        "handler files": (
+            "delete status, settings and sequence numbers that extensions kept of the other machine",
+            lambda: handler_files(agent),
+            lambda: emptying.unlink(handler_files(agent)),
+        ),
         "transport key": ("delete the other machine's transport key", keys, lambda: emptying.unlink(keys())),
     }
 
@@ -80,6 +94,24 @@ def plan(agent: Agent, old: str, new: str) -> Plan:
         ]
 
     return Plan(f"clean-up after {old}", probe, missing)
+
+
+def handler_files(agent: Agent) -> list[str]:
+    """Return what extensions kept of one machine; links are not followed, strangers' directories are left alone."""
+    lib_dir = os.path.realpath(agent.paths.lib_dir)
+    found = []
+    for name in sorted(os.listdir(lib_dir)) if os.path.isdir(lib_dir) else ():
+        base = os.path.join(lib_dir, name)
+        marks = (os.path.join(base, "HandlerEnvironment.json"), os.path.join(base, "config", "HandlerState"))
+        if _HANDLER.match(name) and not name.startswith(_AGENTS) and any(map(os.path.isfile, marks)):
+            inner = "/" + os.path.relpath(base, os.path.realpath(agent.paths.root))
+            paths = emptying.matches(agent.paths, [os.path.join(glob.escape(inner), one) for one in HANDLER_FILES])
+            found += [
+                path
+                for path in paths
+                if os.path.join(os.path.realpath(os.path.dirname(path)), "").startswith(base + "/")
+            ]
+    return found
 
 
 def is_of_another(owner: str, machine: str) -> bool:

@@ -43,9 +43,9 @@ def actions(facts: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     come in the order of cli §5.2.
 
     Args:
-        facts: ``host_keys``, ``root_password`` (options), ``resolver`` (files), ``delete_user``, ``users`` (names),
-            ``ovf`` (``read``, ``missing``, ``unreadable``), ``distribution`` (its ID), ``also`` (words of
-            ``Deprovision.Also``).
+        facts: ``host_keys``, ``root_password`` (options), ``resolver`` (files), ``resolver_stays`` (files that are left
+            alone, which is told), ``delete_user``, ``users`` (names), ``ovf`` (``read``, ``missing``, ``unreadable``),
+            ``distribution`` (its ID), ``also`` (words of ``Deprovision.Also``).
     """
     found: list[tuple[str, str | None]] = [(SERVICE, "The waagent service will be stopped.")]
     if facts["host_keys"]:
@@ -57,13 +57,16 @@ def actions(facts: Mapping[str, Any]) -> list[tuple[str, str | None]]:
         found.append((ROOT_PASSWORD, warning))
     if facts["resolver"]:
         found.append((RESOLVER, "\n".join(f"{path} will be deleted." for path in facts["resolver"])))
-    skipped = None
+    # Warnings of what is not done are shown with the next action.
+    left_out = [f"{path} will not be deleted." for path in facts["resolver_stays"]]
     if facts["delete_user"]:
-        warning = "account and entire home directory will be deleted."
-        found += [(f"{USER} {name}", f"{name} {warning}") for name in facts["users"]]
+        for name in facts["users"]:
+            warning = f"{name} account and entire home directory will be deleted."
+            found.append((f"{USER} {name}", "\n".join([*left_out, warning])))
+            left_out = []
         if not facts["users"]:
-            skipped = _NO_OVF.get(facts["ovf"], _NO_OVF["unreadable"])
-    found.append((STATE, skipped))
+            left_out.append(_NO_OVF.get(facts["ovf"], _NO_OVF["unreadable"]))
+    found.append((STATE, "\n".join(left_out) or None))
     found += [(LOGS, None), (UNITS, None), (DROP_INS, None)]
     if facts["distribution"] in _DROPS_MACHINE_ID:
         found.append((MACHINE_ID, "/etc/machine-id will be removed."))

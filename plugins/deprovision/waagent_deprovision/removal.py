@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NAME = "localhost.localdomain"
 """What a machine is called that has no name yet."""
 
+_RESOLVER = "/etc/resolv.conf"
 _HISTORY = "/root/.bash_history"
 _DEFAULT_LOG = "/var/log/waagent.log"
 _OPENBSD_SECRETS = (
@@ -77,11 +78,13 @@ class Removal:
         noted = record.load(agent) or Record()
         ovf, user = self._provisioned_user()
         users = tuple(dict.fromkeys([*noted.users, *([user] if user else [])]))
+        resolver = tuple(dict.fromkeys([*noted.resolver, *agent.distro.find_resolver_files()]))
         facts: dict[str, Any] = {
             "service": str(agent.distro.service_name()),
             "host_keys": agent.config.boolean("Provisioning.RegenerateSshHostKeyPair"),
             "root_password": agent.config.boolean("Provisioning.DeleteRootPassword"),
-            "resolver": tuple(dict.fromkeys([*noted.resolver, *agent.distro.find_resolver_files()])),
+            "resolver": resolver,
+            "resolver_stays": tuple(path for path in _existing((agent.paths.at(_RESOLVER),)) if path not in resolver),
             "delete_user": self._delete_user,
             "users": users,
             "ovf": "read" if "read" in (ovf, noted.ovf) else ovf,

@@ -42,6 +42,28 @@ def test_what_belongs_to_the_other_machine_goes_and_the_rest_stays(clone: Image)
     assert not clone.distro.asked("delete_user")
 
 
+def test_what_extensions_executed_is_forgotten_whether_or_not_their_plugin_is_on(clone: Image) -> None:
+    """cli §5.3: else the other machine's sequence numbers would keep this one's settings from being executed."""
+    lib = "/var/lib/waagent"
+    goes = ("status/3.status", "status/a.3.status", "config/3.settings", "config/HandlerStatus", "mrseq")
+    stays = ("config/HandlerState", "HandlerEnvironment.json", "status/heartbeat", "bin/3.settings")
+    for handler in ("Acme.Ext-1.0", "Acme.Multi-Config-2.1.3"):
+        for name in (*goes, *stays):
+            clone.write(f"{lib}/{handler}/{name}", "x")
+    others = (f"{lib}/WALinuxAgent-2.9.1/config/0.settings", f"{lib}/WALinuxAgent-2.9.1/HandlerEnvironment.json",
+              f"{lib}/stranger-1.2/mrseq", f"{lib}/cache/mrseq", "/srv/elsewhere/0.settings")  # fmt: skip
+    for path in others:
+        clone.write(path, "x")
+    clone.write(f"{lib}/Acme.Link-1.0/HandlerEnvironment.json", "x")
+    (clone.root / "var/lib/waagent/Acme.Link-1.0/config").symlink_to(clone.root / "srv/elsewhere")
+    (clone.root / "var/lib/waagent/Acme.Other-1.0").symlink_to("stranger-1.2")
+    assert clone.executor.run(plugin.on_vm_identity_change(clone, OLD, NEW)).ok
+    for handler in ("Acme.Ext-1.0", "Acme.Multi-Config-2.1.3"):
+        assert [name for name in goes if clone.there(f"{lib}/{handler}/{name}")] == []
+        assert [name for name in stays if not clone.there(f"{lib}/{handler}/{name}")] == []
+    assert [path for path in others if not clone.there(path)] == []
+
+
 def test_done_is_done(clone: Image) -> None:
     clone.executor.run(plugin.on_vm_identity_change(clone, OLD, NEW))
     assert clone.names(plugin.on_vm_identity_change(clone, OLD, NEW)) == []

@@ -13,6 +13,7 @@ FACTS: dict[str, Any] = {
     "host_keys": True,
     "root_password": True,
     "resolver": ("/etc/resolv.conf",),
+    "resolver_stays": (),
     "delete_user": True,
     "users": ("ops",),
     "ovf": "read",
@@ -85,6 +86,19 @@ def test_conditions(changes: dict[str, Any], expected: list[str]) -> None:
 def test_without_a_document_the_user_is_skipped_and_that_is_said_in_its_place(ovf: str, lines: list[str]) -> None:
     assert warnings(users=(), ovf=ovf) == [*WARNINGS[:5], *lines]
     assert warnings(users=(), ovf=ovf, delete_user=False) == WARNINGS[:5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "rest"),
+    [
+        ({}, ["ops account and entire home directory will be deleted."]),
+        ({"delete_user": False}, []),
+        ({"users": (), "ovf": "missing"}, ["ovf-env.xml is not found.", "Skip delete user."]),
+    ],
+)
+def test_a_resolver_file_that_stays_is_told_in_its_place(changes: dict[str, Any], rest: list[str]) -> None:
+    stays = {"resolver": (), "resolver_stays": ("/etc/resolv.conf",)}
+    assert warnings(**stays, **changes) == [*WARNINGS[:4], "/etc/resolv.conf will not be deleted.", *rest]
 
 
 def test_the_user_goes_before_what_names_it() -> None:
