@@ -116,7 +116,7 @@ CORE: tuple[Option, ...] = (
     # Plugins
     _text("Plugins.Enabled", None, "plugins that are on, names or globs, comma separated"),
     _text("Plugins.Disabled", None, "plugins that are off, names or globs, comma separated"),
-    _text("Plugins.ThirdParty", "all", "all, or listed: only those in Plugins.Enabled", ("all", "listed")),
+    _text("Plugins.ThirdParty", "all", "all; listed, like any other word: only those in Plugins.Enabled"),
     _flag("Plugins.RequireTrustedFiles", True, "load only plugins whose files nobody but root can write"),
     _text("Plugins.AllowList", None, "file that pins the plugins that may be loaded"),
     # Update
@@ -254,6 +254,9 @@ def remarks(config: Config) -> Iterator[tuple[str, str]]:
     agent = config.text("Provisioning.Agent")
     if agent not in ("auto", "waagent", "cloud-init", "disabled"):
         yield "Provisioning.Agent", f"is {agent!r}, which acts as disabled (known: auto, waagent, cloud-init, disabled)"
+    third = config.text("Plugins.ThirdParty")
+    if third not in ("", "all", "listed"):
+        yield "Plugins.ThirdParty", f"is {third!r}, which acts as listed (known: all, listed)"
     if config.raw("Provisioning.Enabled") in ("n", "N") and not config.given("Provisioning.Agent"):
         yield "Provisioning.Enabled", "has no effect; Provisioning.Agent=disabled or =cloud-init is meant"
     if config.raw("Provisioning.UseCloudInit") in ("y", "Y"):

@@ -381,6 +381,7 @@ def _switchboard(config: Config) -> Switchboard:
     origin = config.origin("Plugins.ThirdParty")
     return Switchboard(
         config.lines,
-        listed_only=config.text("Plugins.ThirdParty") == "listed",
+        # A word misspelt must not let in what was to be kept out.
+        listed_only=config.text("Plugins.ThirdParty") not in ("", "all"),
         listed_by=(origin.file, origin.line),
     )

@@ -219,6 +219,12 @@ def test_provisioning_enabled_n_points_at_the_key_that_counts() -> None:
     assert "acts as disabled" in warnings(config("Provisioning.Agent=cloudinit"))[0]
 
 
+def test_a_misspelt_word_about_third_parties_is_named() -> None:
+    assert "Plugins.ThirdParty is 'Listed', which acts as listed" in warnings(config("Plugins.ThirdParty=Listed"))[0]
+    for word in ("all", "listed", ""):
+        assert warnings(config(f"Plugins.ThirdParty={word}")) == []
+
+
 def test_origins_tell_the_layers_apart(tmp_path: Path) -> None:
     for name, text in {
         "usr/lib/waagent/conf.d/v.conf": "Logs.Collect=n\n",
