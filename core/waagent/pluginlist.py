@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from binascii import crc32
 from collections.abc import Iterable
 from typing import Any
 
@@ -177,13 +178,15 @@ def _boot_id() -> str:
 
 
 def _metadata(entry: str) -> list[list[Any]]:
-    """Return names and changes of what is installed in one directory of ``sys.path``."""
+    """Return names of what is installed in one directory of ``sys.path``, and changes of its metadata."""
     try:
-        names = os.listdir(entry or ".")
+        names = sorted(os.listdir(entry or "."))
     except OSError:
         return []
-    found = [_change(entry)]
-    for name in sorted(names):
+    # Code may come without metadata of its own. The directory's time would not do: a first import changes it.
+    code = "/".join(name for name in names if name != "__pycache__")
+    found: list[list[Any]] = [[entry, crc32(os.fsencode(code))]]
+    for name in names:
         if name.endswith((".dist-info", ".egg-info")):
             found.append(_change(os.path.join(entry, name)))
             found.append(_change(os.path.join(entry, name, "entry_points.txt")))

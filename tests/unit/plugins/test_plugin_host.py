@@ -65,7 +65,10 @@ def test_ours_are_recognised_by_their_distribution(machine):
     assert machine.loaded().plugin("extensions").first_party
 
 
-@pytest.mark.parametrize("conf", ["Plugins.Disabled=acme", "Plugins.Disabled=*", "Plugins.ThirdParty=listed"])
+@pytest.mark.parametrize(
+    "conf",
+    ["Plugins.Disabled=acme", "Plugins.Disabled=*", "Plugins.ThirdParty=listed", "Plugins.ThirdParty=Listed"],
+)
 def test_what_is_off_is_never_imported(machine, tmp_path, conf):
     machine.write("etc/waagent.conf", f"# a comment\n{conf}\n")
     machine.install("acme", {"acme": "acme_mark"}, {"acme_mark.py": marking(tmp_path / "imported")})
@@ -74,6 +77,13 @@ def test_what_is_off_is_never_imported(machine, tmp_path, conf):
     assert (info.state, info.file, info.line) == ("off", str(machine.root / "etc/waagent.conf"), 2)
     assert not (tmp_path / "imported").exists()
     assert started(host) == []
+
+
+@pytest.mark.parametrize("word", ["all", "", "None"])
+def test_third_parties_are_on_by_default(machine, word):
+    machine.write("etc/waagent.conf", f"Plugins.ThirdParty={word}\n")
+    machine.install("acme", {"acme": "acme_good"}, {"acme_good.py": GOOD})
+    assert state(machine.loaded(), "acme") == "on"
 
 
 def test_the_same_plugin_is_imported_when_nothing_says_no(machine, tmp_path):
@@ -395,6 +405,7 @@ class Search:
         "drop-in",
         "configuration",
         "installed",
+        "code without metadata",
         "removed",
         "entry points edited",
         "another path",
@@ -405,7 +416,9 @@ class Search:
 )
 def test_a_restart_uses_the_list_again_unless_something_changed(machine, monkeypatch, tmp_path, change):
     metadata = machine.install("acme", {"acme": "acme_good"}, {"acme_good.py": GOOD})
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     PluginHost.boot(machine.log, machine.config(), machine.paths)
+    assert (machine.site / "__pycache__").is_dir(), "the import changed the directory"
     search = Search(monkeypatch)
     if change == "drop-in":
         machine.write("etc/waagent.conf.d/x.conf", "Plugins.Disabled=acme\n")
@@ -413,6 +426,8 @@ def test_a_restart_uses_the_list_again_unless_something_changed(machine, monkeyp
         machine.write("etc/waagent.conf", "Plugins.Disabled=acme\n")
     elif change == "installed":
         machine.install("beta", {"beta": "acme_beta"}, {"acme_beta.py": GOOD})
+    elif change == "code without metadata":
+        (machine.site / "acme_good_more").mkdir()
     elif change == "removed":
         (metadata / "entry_points.txt").unlink()
     elif change == "entry points edited":
