@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from waagent.errors import HttpError, ResourceGone, Throttled
+from waagent.errors import HttpError, InvalidContainer, ResourceGone, Throttled
 from waagent.platform.channel import Answer
 from waagent.platform.endpoint import Endpoint
 from waagent.platform.goalstate import GoalStateDocument, NoRoleInstance, parse_goal_state
@@ -30,7 +30,8 @@ class WireServer:
     """The WireServer's requests over one :class:`~waagent.platform.endpoint.Endpoint`.
 
     Every failure is a :class:`~waagent.errors.ProtocolError` that names the URI without its query; 410 stays
-    :class:`~waagent.errors.ResourceGone` and throttling stays :class:`~waagent.errors.Throttled`.
+    :class:`~waagent.errors.ResourceGone`, throttling :class:`~waagent.errors.Throttled`, and a stale identity
+    :class:`~waagent.errors.InvalidContainer`: each has a cure of its own (wireserver §3.2).
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -131,4 +132,4 @@ def _wrapped(url: str, problem: HttpError) -> HttpError:
         text = f"[Wireserver Exception] {problem}"
     else:
         text = f"[Wireserver Failed] URI {bare_url(url)}  [HTTP Failed] Status Code {problem.status} -- {problem}"
-    return HttpError(text, problem.status)
+    return (InvalidContainer if isinstance(problem, InvalidContainer) else HttpError)(text, problem.status)

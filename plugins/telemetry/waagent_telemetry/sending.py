@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from waagent import HttpError, ResourceGone, TelemetryEvent, Throttled
+from waagent import HttpError, InvalidContainer, ResourceGone, TelemetryEvent, Throttled
 
 if TYPE_CHECKING:
     from waagent import Log, TelemetryReceipt
@@ -165,7 +165,7 @@ class Sending:
 
 def _is_refusal(problem: HttpError) -> bool:
     """Whether the platform will never take what was sent, however often it is."""
-    if isinstance(problem, (Throttled, ResourceGone)) or problem.status is None:
+    if isinstance(problem, (Throttled, ResourceGone, InvalidContainer)) or problem.status is None:
         return False
     return 400 <= problem.status < 500 and problem.status not in (401, 403, 404, 408)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.platform.memoryworld import Machine, ok, status, unreachable
-from waagent.errors import HttpError, ProtocolError, ProtocolNotFound
+from waagent.errors import HttpError, InvalidContainer, ProtocolError, ProtocolNotFound
 from waagent.platform import imdsdoc
 from waagent.platform.models import TelemetryEvent, TelemetryReceipt
 from waagent.platform.statusblob import StorageCall
@@ -198,6 +198,15 @@ def test_nothing_is_sent_when_nothing_fits(machine: Machine) -> None:
     huge = TelemetryEvent(EVENT.provider, 1, (("Message", "x" * 70_000),))
     assert machine.platform.telemetry.send([huge]) == TelemetryReceipt(1, 1)
     assert len(machine.world.requests) == before
+
+
+def test_telemetry_of_a_stale_container_is_told_from_telemetry_that_is_refused(machine: Machine) -> None:
+    machine.world.answer_next("telemetrydata", status(400, "InvalidContainerConfiguration"))
+    text = r"\[Wireserver Failed\] URI http://10.9.8.7:80/machine  \[HTTP Failed\] Status Code 400"
+    with pytest.raises(InvalidContainer, match=text) as caught:
+        machine.platform.telemetry.send([EVENT])
+    assert caught.value.status == 400
+    assert len(machine.world.paths("telemetrydata")) == 1
 
 
 def test_requests_without_an_answer_are_counted_by_peer(machine: Machine) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.telemetry.fakes import PROVIDER, Bench
-from waagent import HttpError, ResourceGone, TelemetryEvent, Throttled
+from waagent import HttpError, InvalidContainer, ResourceGone, TelemetryEvent, Throttled
 from waagent_telemetry.sending import Item, Source, summary
 
 
@@ -151,6 +151,7 @@ def test_a_platform_that_refuses_everything_gets_few_requests_and_later_the_rest
         HttpError("denied by a rule", 403),
         HttpError("not there", 404),
         ResourceGone("stale", 410),
+        InvalidContainer("stale", 400),
     ],
 )
 def test_what_is_not_taken_now_is_kept_for_later(bench: Bench, problem: Exception) -> None:
