@@ -197,8 +197,18 @@ class Machine:
             inside.mkdir(parents=True)
             subprocess.run(["mount", "--bind", sys.prefix, inside], check=True)
         self._devices()
-        shutil.copytree(self.options["tree"], self.root, symlinks=True, dirs_exist_ok=True)
+        self._unpack()
         self._prepare()
+
+    def _unpack(self) -> None:
+        """Lay the packages over the view, also over what this system has of them; /lib may be a link to /usr/lib."""
+        with subprocess.Popen(["tar", "-C", self.options["tree"], "-cf", "-", "."], stdout=subprocess.PIPE) as packed:
+            subprocess.run(
+                ["tar", "-C", self.root, "--keep-directory-symlink", "-xpf", "-"], stdin=packed.stdout, check=True
+            )
+        for folder in ("etc/ssh/sshd_config.d", "etc/sudoers.d"):
+            for path in (self.root / folder).glob("*"):
+                path.unlink()  # of this system's own
 
     def _devices(self) -> None:
         dev = self.root / "dev"
