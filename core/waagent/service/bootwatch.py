@@ -68,11 +68,15 @@ class BootWatch:
         """Start over for a reload with a new pipe; returns the read end that later workers get.
 
         A boot stage that is still at work is not disturbed: the new one follows it.
+
+        Raises:
+            OSError: there is no new pipe to be had; everything stays as it was.
         """
+        reader, writer = children.pipe()
         os.close(self.reader)
         if self._writer >= 0:
             os.close(self._writer)
-        self.reader, self._writer = children.pipe()
+        self.reader, self._writer = reader, writer
         self.stale_list = list_identity(self._list)
         self._tries = 0
         self._reported = self._stage_over = False
@@ -137,16 +141,19 @@ class BootWatch:
             return
         self._tries += 1
         self._close_report()
-        reader, writer = children.pipe()
+        reader = writer = -1
         try:
+            reader, writer = children.pipe()
             self.stage = self._start(launch.BOOT, {BOOT_FD: writer})
         except OSError as problem:
-            os.close(reader)
+            if reader >= 0:
+                os.close(reader)
             self._log.error(f"The boot stage cannot be started: {problem}")
             self._failed()
             return
         finally:
-            os.close(writer)
+            if writer >= 0:
+                os.close(writer)
         os.set_blocking(reader, False)
         self._report = reader
         self._reactor.watch(reader, self._on_report)

@@ -44,12 +44,24 @@ class Child:
 
 
 def pipe() -> tuple[int, int]:
-    """Return read and write end of a new pipe, both closed in children and numbered high."""
-    ends = []
-    for low in os.pipe():
-        ends.append(fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
-        os.close(low)
-    return ends[0], ends[1]
+    """Return read and write end of a new pipe, both closed in children and numbered high.
+
+    Raises:
+        OSError: this process or the system has no descriptor left; none is lost.
+    """
+    low = os.pipe()
+    high: list[int] = []
+    try:
+        for end in low:
+            high.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
+    except OSError:
+        for end in high:
+            os.close(end)
+        raise
+    finally:
+        for end in low:
+            os.close(end)
+    return high[0], high[1]
 
 
 def spawn(argv: list[str], environ: Mapping[str, str], descriptors: Mapping[int, int]) -> int:

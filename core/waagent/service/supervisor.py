@@ -258,7 +258,12 @@ class Supervisor:
             os.unlink(self.paths.run(PLUGIN_LIST))
         except FileNotFoundError:
             pass
-        self._boot.begin_again()
+        except OSError as problem:
+            self.log.warning(f"The list of plugins cannot be dropped: {problem}")
+        try:
+            self._boot.begin_again()
+        except OSError as problem:
+            self.log.error(f"The boot stage cannot be run again: {problem}")
         self._worker.begin_again()
         self._notifier.send("READY=1", "STATUS=Reloaded")
 

@@ -174,7 +174,8 @@ class Bans:
 
     def _over(self, ban: Ban, now: float, newest: tuple[int, ...] | None) -> bool:
         # A clock that was set back or forward by more than a day ends a ban early: better than one that never ends.
-        if abs(now - ban.since) >= BAN_SECONDS:
+        # Neither does one whose file says "NaN".
+        if not abs(now - ban.since) < BAN_SECONDS:
             return True
         if newest is not None and newest > (parse(ban.newest) or ()):
             return True
@@ -187,7 +188,7 @@ class Bans:
             return Ban(
                 version, str(value["reason"]), float(value["since"]), str(value["newest"]), int(value["made"]), path
             )
-        except (StateError, KeyError, TypeError, ValueError, AttributeError):
+        except (StateError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
             try:
                 move_aside(path)
             except OSError:

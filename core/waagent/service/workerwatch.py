@@ -103,17 +103,20 @@ class WorkerWatch:
         self.running = candidate
         self._handover = False
         self._killed_for = ""
-        reader, writer = children.pipe()
+        reader = writer = -1
         try:
+            reader, writer = children.pipe()
             self.worker = self._start(
                 launch.WORKER, candidate.directory, {BEAT_FD: writer, BOOT_FD: self._boot_reader()}
             )
         except OSError as problem:
-            os.close(reader)
+            if reader >= 0:
+                os.close(reader)
             self._exited(f"cannot be started: {problem}", 0.0)
             return
         finally:
-            os.close(writer)
+            if writer >= 0:
+                os.close(writer)
         os.set_blocking(reader, False)
         self._pipe = reader
         self._buffer = b""

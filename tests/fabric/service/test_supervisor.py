@@ -358,6 +358,17 @@ def test_reload_drops_the_plugin_list_and_starts_boot_stage_and_worker_again(
     assert service.stop() == 0
 
 
+def test_reload_with_something_else_in_the_plugin_lists_place(service: Service) -> None:
+    """Whatever cannot be dropped, the worker comes back."""
+    service.start().until_traced("worker installed")
+    service.until_traced("boot")
+    (service.root / "run/waagent/plugins.json/child").mkdir(parents=True)
+    service.send(signal.SIGHUP)
+    service.until_traced("worker installed", 2)
+    service.until_traced("boot", 2)
+    assert service.stop() == 0
+
+
 def test_reload_with_a_worker_that_will_not_stop(service: Service) -> None:
     service.stop_seconds = 0.5
     service.scripts["run-exthandlers"] = (

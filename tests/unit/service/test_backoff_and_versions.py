@@ -141,6 +141,17 @@ def test_a_corrupt_ban_is_moved_aside_and_does_not_hold(tmp_path: Path, content:
     assert (tmp_path / "3.2.0.0.ban.json.bad").read_bytes() == content
 
 
+@pytest.mark.parametrize("since", ["NaN", "Infinity", "-1e300", "1" + "0" * 400])
+def test_a_ban_of_no_time_does_not_hold(tmp_path: Path, since: str) -> None:
+    """A moment that nobody can compare or print must not keep the supervisor from choosing a version."""
+    bans = Bans(str(tmp_path))
+    ban = bans.add(add(tmp_path, "3.2.0.0"), "x", NOW)
+    text = Path(ban.path).read_text()
+    Path(ban.path).write_text(text.replace(json.dumps(NOW), since))
+    assert since in Path(ban.path).read_text()
+    assert chosen(tmp_path) == "3.2.0.0"
+
+
 def test_a_ban_that_cannot_be_written_holds_in_memory(tmp_path: Path) -> None:
     bad = add(tmp_path, "3.2.0.0")
     (tmp_path / "3.2.0.0.ban.json").mkdir()
