@@ -86,6 +86,7 @@ class Loop:
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self.log = log
         self.clock = clock
+        self._began = clock()
         self._code: int | None = None
         self._lock = threading.Lock()
         self._soon: deque[tuple[Callable[[], object], str]] = deque()
@@ -119,15 +120,17 @@ class Loop:
         return self._add_timer(Timer(self, self.clock() + max(0.0, seconds), fn, name or _name_of(fn), None))
 
     def every(self, period: float | Callable[[], float], fn: Callable[[], object], name: str = "") -> Timer:
-        """Run *fn* each *period* seconds, for the first time one period from now.
+        """Run *fn* each *period* seconds, for the first time about one period from now (half of one to one and a half).
 
-        Due times lie on a grid, so slow callbacks cause no drift; what was missed while the machine was suspended
-        or the loop was late runs once, not once for each period. A callable *period* is asked after each run, so
-        a changed option holds from the next time on. A period of zero or less counts as one second.
+        Due times are multiples of the period since the loop was made: periods that have a common multiple wake the
+        machine together, and slow callbacks cause no drift. What was missed while the machine was suspended or the
+        loop was late runs once, not once for each period. A callable *period* is asked after each run, so a changed
+        option holds from the next time on. A period of zero or less counts as one second.
         """
         ask: Callable[[], float] = period if callable(period) else (lambda: period)
         name = name or _name_of(fn)
-        return self._add_timer(Timer(self, self.clock() + self._period(ask, name), fn, name, ask))
+        due = self._due_after(self.clock(), self._period(ask, name))
+        return self._add_timer(Timer(self, due, fn, name, ask))
 
     def watch(self, fd: int, mask: int, fn: Callable[[int], object]) -> None:
         """Call *fn* with the event bits whenever *fd* is ready for *mask* (``select.POLLIN``, ``POLLPRI`` …).
@@ -318,11 +321,12 @@ class Loop:
 
     def _again(self, timer: Timer, ask: Callable[[], float]) -> None:
         period = self._period(ask, timer.name)
-        now = self.clock()
-        timer.due += period
-        if timer.due <= now:
-            timer.due += period * ((now - timer.due) // period + 1)
+        timer.due = self._due_after(max(timer.due, self.clock() - period / 2), period)
         self._add_timer(timer)
+
+    def _due_after(self, moment: float, period: float) -> float:
+        """Return the first multiple of *period* that is more than half a period after *moment*."""
+        return self._began + period * ((moment - self._began + period / 2) // period + 1)
 
     def _period(self, ask: Callable[[], float], name: str) -> float:
         try:

@@ -134,6 +134,33 @@ def test_every_keeps_its_grid_though_callbacks_are_slow(loop, clock):
     assert max(moment % 1 for moment in moments) < 0.2
 
 
+def test_periods_with_a_common_multiple_wake_the_machine_together(loop, clock):
+    moments = {4: [], 6: [], 12: []}
+
+    def note(period: int) -> None:
+        moments[period].append(round(clock.now - 1000, 3))
+
+    for period in moments:
+        clock.now += 0.7  # nobody begins at the same time
+        loop.every(period, lambda period=period: note(period))
+    while clock.now < 1029:
+        clock.now += 0.1
+        loop.turn(block=False)
+    assert {period: [round(moment) for moment in seen] for period, seen in moments.items()} == {
+        4: [4, 8, 12, 16, 20, 24, 28],
+        6: [6, 12, 18, 24],
+        12: [12, 24],
+    }
+    assert max(abs(moment - round(moment)) for seen in moments.values() for moment in seen) < 0.15
+
+
+@pytest.mark.parametrize("begun", [0.0, 2.9, 3.1, 5.9, 1e9 + 2.9])
+def test_the_first_run_is_about_a_period_away(loop, clock, begun):
+    clock.now += begun
+    timer = loop.every(6, lambda: None)
+    assert 3 <= timer.due - clock.now <= 9
+
+
 def test_a_suspended_machine_gets_one_run_and_not_a_burst(loop, clock):
     seen = []
     timer = loop.every(6, lambda: seen.append(clock.now))
