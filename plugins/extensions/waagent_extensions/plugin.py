@@ -12,7 +12,6 @@ from waagent import GoalState, HealthCheck, LogSource, Option, Periodic, Plan, S
 
 if TYPE_CHECKING:
     from waagent import Agent, Command
-    from waagent_extensions.cloudinit import CloudInitWait
     from waagent_extensions.convergence import Convergence
     from waagent_extensions.engine import Engine
     from waagent_extensions.report import Reporter
@@ -34,7 +33,6 @@ class ExtensionsPlugin:
 
     def __init__(self) -> None:
         self._parts: _Parts | None = None
-        self._cloud_init: CloudInitWait | None = None
 
     @hookimpl
     def on_start(self, agent: Agent) -> None:
@@ -52,15 +50,6 @@ class ExtensionsPlugin:
     def on_goal_state(self, agent: Agent, goal_state: GoalState) -> None:
         """Hand the extension part to the engine's lane."""
         self._assembled(agent).engine.offer(goal_state.extensions)
-
-    @hookimpl
-    def before_extensions(self, agent: Agent) -> None:
-        """Wait for cloud-init, once, where the image's builder asked for it."""
-        if self._cloud_init is None:
-            from waagent_extensions.cloudinit import CloudInitWait
-
-            self._cloud_init = CloudInitWait()
-        self._cloud_init.wait(agent)
 
     @hookimpl
     def report_status(self, agent: Agent) -> StatusReport | None:

@@ -94,5 +94,6 @@ def test_cloud_init_is_waited_for_again_after_a_stop(fabric: Fabric, agent_root:
     agent.wait_until(lambda: (agent_root / "calls").read_text().count("status --wait") == 2, 30.0, "the second wait")
     (agent_root / "go").touch()
     fabric.wait_for_extension(NAME)
-    assert "cloud-init completed" in agent.log()
+    assert agent.log().count("Waiting for cloud-init to complete...") == 2, "once in each process"
+    assert agent.log().count("cloud-init completed") == 1
     assert operations(agent_root) == ["install", "enable"]

@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.unit.extensions.fakes import Bench, multi, wanted
 from waagent import GoalState
 from waagent_extensions import cleanup, handlerlog, health
@@ -150,36 +148,3 @@ def test_a_new_goal_state_before_the_last_one_is_through_is_worth_a_warning(benc
     bench.apply(wanted(NAME, "1.4.2"))
     bench.apply(wanted(NAME, "1.4.2", sequence=1))
     assert "but not all the extensions in the previous goal state (incarnation_1) have completed" in bench.log()
-
-
-class Ended:
-    """How cloud-init's command ended."""
-
-    def __init__(self, returncode: int, timed_out: bool = False) -> None:
-        self.returncode, self.timed_out = returncode, timed_out
-        self.stdout, self.stderr = "status: done\n", ""
-
-
-@pytest.mark.parametrize(
-    ("ended", "failed"), [(Ended(0), False), (Ended(2), False), (Ended(1), True), (Ended(-9, True), True)]
-)
-def test_cloud_init_is_waited_for_once_and_never_in_the_way(bench: Bench, ended: Ended, failed: bool) -> None:
-    agent: Any = bench.agent
-    waits: list[tuple[list[str], float]] = []
-
-    def run(argv: list[str], *, timeout: float) -> Ended:
-        waits.append((argv, timeout))
-        return ended
-
-    agent.run = run
-    agent.config.integer = lambda name: 1800
-    plugin = ExtensionsPlugin()
-    agent.config.values["Extensions.WaitForCloudInit"] = False
-    plugin.before_extensions(agent)
-    assert waits == []
-    agent.config.values["Extensions.WaitForCloudInit"] = True
-    plugin.before_extensions(agent)
-    plugin.before_extensions(agent)
-    assert waits == [(["cloud-init", "status", "--wait"], 1800)]
-    assert ("cloud-init completed" in bench.log()) is not failed
-    assert [event[0] for event in agent.seen] == (["CloudInit"] if failed else [])
