@@ -173,10 +173,6 @@ class Platform:
             return self._detection.repeat(attempts, pause, save)
         return self._detection.ensure(save)
 
-    def forget_endpoint(self) -> None:
-        """Forget what an earlier service start saved: the disk may have moved to another environment."""
-        self._discovery.forget()
-
     # -- goal state -------------------------------------------------------------------------------------------------
 
     @property
@@ -455,10 +451,11 @@ class Platform:
         return seen
 
     def report_host_health(self) -> None:
-        """Ask the host plugin how it is and tell the HealthService all that was observed; to be called every minute.
+        """Ask metadata service and host plugin how they are, and tell the HealthService all that was observed.
 
-        Never raises: this is a hint for the platform.
+        To be called every minute. Never raises: this is a hint for the platform.
         """
+        self.check_imds()
         try:
             self.host.ensure_initialised()
             self.host.ask_health()

@@ -27,7 +27,7 @@ _LEASE_LIMIT = 1 << 20
 
 
 class Discovery:
-    """Finds the endpoint and remembers it for the other processes of this boot.
+    """Finds the endpoint and remembers it for the other processes of this service start; the supervisor forgets it.
 
     Args:
         paths: everything is looked for under this root.
@@ -46,8 +46,8 @@ class Discovery:
         """Return ``host:port`` of the WireServer.
 
         The first that answers: the configured development endpoint; the saved or the well-known address when discovery
-        is switched off; the kernel's route; the address saved in this boot; cached leases; the network; the well-known
-        address.
+        is switched off; the kernel's route; the address saved since the service started; cached leases; the network;
+        the well-known address.
 
         Args:
             configured: ``Platform.WireServer``.
@@ -104,16 +104,6 @@ class Discovery:
                     os.unlink(self._paths.lib(name))
         except OSError as problem:
             self._log.warning(f"Cannot save the endpoint: {problem}")
-
-    def forget(self) -> None:
-        """Remove what was saved: at a service start a disk may have moved to another environment (wireserver §2.2)."""
-        for name in (ENDPOINT_FILE, PROTOCOL_FILE):
-            try:
-                os.unlink(self._paths.lib(name))
-            except FileNotFoundError:
-                continue
-            except OSError as problem:
-                self._log.warning(f"Cannot delete {self._paths.lib(name)}: {problem.strerror}")
 
     def _has_route(self) -> bool:
         try:

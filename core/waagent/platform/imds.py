@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from waagent.errors import HttpError, ProtocolError, Throttled
-from waagent.platform import imdsdoc, jsondoc, observations
+from waagent.errors import HttpError, ProtocolError
+from waagent.platform import imdsdoc, jsondoc, observations, retry
 from waagent.platform.endpoint import Endpoint
 from waagent.platform.observations import Observations
 from waagent.platform.wire import without_bom
@@ -78,10 +78,9 @@ class Imds:
         text = ""
         try:
             data = self._get(imdsdoc.INSTANCE_PATH, imdsdoc.API_VERSION, "", headers)
-        except Throttled as problem:
-            text, verdict = str(problem), imdsdoc.CLIENT_ERROR
         except HttpError as problem:
-            text, verdict = str(problem), imdsdoc.judge(problem.status)
+            exhausted = retry.is_retried(problem, retry.POLICIES["imds"])
+            text, verdict = str(problem), imdsdoc.judge(problem.status, exhausted=exhausted)
         else:
             try:
                 imdsdoc.check_instance(data)

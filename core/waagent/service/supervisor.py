@@ -13,7 +13,7 @@ import time
 
 from waagent.errors import ConfigError
 from waagent.files import ensure_dir, move_aside, write_atomic
-from waagent.log import make_log
+from waagent.log import INFO, VERBOSE, make_log
 from waagent.service import children, launch, osfacts
 from waagent.service.beats import BEAT_FD, BOOT_FD, PLUGIN_LIST
 from waagent.service.bootwatch import BootWatch
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from waagent.log import Log
     from waagent.service.start import Options
 
+FOUND_ENDPOINT = ("WireServerEndpoint", "Protocol")
 STOP_SECONDS = 9.0
 """After this the children are killed: the whole service is down within ten seconds of SIGTERM."""
 
@@ -59,10 +60,16 @@ class Supervisor:
     ) -> None:
         self._options = options
         self._command = command
-        self._settings = Settings(options.root, options.conf, options.verbose)
+        self._settings = Settings(options.root, options.conf)
         self.paths = self._settings.paths
         self._prepare_log_dir()
-        self.log: Log = make_log("Daemon", "Daemon", path=self.paths.log_file, verbose=self._settings.verbose)
+        self.log: Log = make_log(
+            "Daemon",
+            "Daemon",
+            path=self.paths.log_file,
+            verbose=options.verbose,
+            verbose_file=self._settings.verbose_file,
+        )
         self._notifier = Notifier.from_environment(os.environ)
         self._reactor = Reactor(self.log)
         self._installed = installed
@@ -105,6 +112,7 @@ class Supervisor:
             ensure_dir(self.paths.lib_dir, 0o700)
         except OSError as problem:
             self.log.error(f"{self.paths.lib_dir} cannot be made: {problem}")
+        self._forget_endpoint()
         self._notifier.send("READY=1", "STATUS=Starting")
         if self._notifier.watchdog_period:
             self._ping()
@@ -138,6 +146,16 @@ class Supervisor:
             write_atomic(path, f"{os.getpid()}\n", 0o644, durable=False)
         except OSError as problem:
             self.log.warning(f"{path} cannot be written: {problem}")
+
+    def _forget_endpoint(self) -> None:
+        """Forget where the platform was: the disk may have moved to another environment since (wireserver §2.2)."""
+        for name in FOUND_ENDPOINT:
+            try:
+                os.unlink(self.paths.lib(name))
+            except FileNotFoundError:
+                pass
+            except OSError as problem:
+                self.log.warning(f"{self.paths.lib(name)} cannot be deleted: {problem}")
 
     def _remove_pid(self) -> None:
         try:
@@ -245,7 +263,7 @@ class Supervisor:
     def _finish_reload(self) -> None:
         self._reloading = False
         try:
-            settings = Settings(self._options.root, self._options.conf, self._options.verbose)
+            settings = Settings(self._options.root, self._options.conf)
         except ConfigError as problem:
             self.log.error(f"The configuration cannot be read again, the old one stays: {problem}")
         else:
@@ -253,6 +271,7 @@ class Supervisor:
                 if getattr(settings.paths, key) != getattr(self.paths, key):
                     self.log.warning(f"A new place for {key} counts from the next restart of the service")
             self._settings = settings
+            self.log.sinks.level = VERBOSE if self._options.verbose or settings.verbose_file else INFO
             self._worker.packaged_only = settings.packaged_only
         try:
             os.unlink(self.paths.run(PLUGIN_LIST))

@@ -35,6 +35,10 @@ RETRY_STATE = 300.0
 LONG_BOOT = 0.5
 """Seconds with plugins and without the end of boot after which status begins to flow all the same."""
 SENTINEL = "current_version"
+HOST_HEALTH_PERIOD = 60.0
+"""Seconds between two reports of how the host's services are (wireserver §14.2, §20)."""
+FIRST_LOOK = 2.0
+HOST_HEALTH_DEADLINE = 150.0
 _LIST_LOOK = 0.02
 _LIST_LOOK_LATE = 0.25
 
@@ -223,6 +227,8 @@ class Worker:
         self._heartbeat.say("Running")
         self.agent.lane("hooks").submit(self._remove_leftovers, name="leftovers of killed processes")
         Duties(self.agent).start(self.agent.hooks.declare_periodic(self.agent))
+        self._loop.call_later(FIRST_LOOK, self._look_at_host, "first look at the host")
+        self._loop.every(HOST_HEALTH_PERIOD, self._look_at_host, "health of the host")
         assert self.agent.platform is not None
         self.agent.platform.hold_certificates = False
         self._mend_key()
@@ -271,6 +277,16 @@ class Worker:
             return
         if not status.running:
             status.start()
+
+    def _look_at_host(self) -> None:
+        """Have the host's services looked at, in a lane of its own: one that never answers takes its time."""
+        if self.agent.stopping.is_set():
+            return
+        platform = self.agent.platform
+        assert platform is not None
+        self.agent.lane("monitor").submit_once(
+            "host", platform.report_host_health, name="health of the host", deadline=HOST_HEALTH_DEADLINE
+        )
 
     def _request_status(self) -> None:
         if self._status is not None:

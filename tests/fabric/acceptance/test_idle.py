@@ -58,6 +58,9 @@ def test_an_idle_minute(fabric, agent_root, running_agent) -> None:
     requests = [record for record in fabric.requests if began <= record.time < began + MINUTE]
     assert len(requests) <= 27, [f"{record.server} {record.method} {record.path}" for record in requests]
     assert len(requests) >= 20, "it does not poll"
+    for what in ("/health", "/HealthService", "/metadata/instance?"):
+        times = sum(what == record.path or record.path.startswith(what) for record in requests)
+        assert 1 <= times <= 2, f"{what}: {times} times; once a minute is the duty"
     fresh = {(record.server, record.peer) for record in requests} - known
     assert len(fresh) <= 1, fresh
     assert agent.pids() == processes

@@ -34,6 +34,22 @@ def test_it_logs_who_it_is_and_starts_everything(service: Service) -> None:
     assert bodies[-1] == "Daemon stopped"
 
 
+def test_each_start_forgets_where_the_platform_was_before_anybody_looks(service: Service) -> None:
+    lib = service.root / "var/lib/waagent"
+    lib.mkdir(parents=True)
+    for name, text in (("WireServerEndpoint", "10.9.9.9"), ("Protocol", "WireProtocol"), ("Certificates.xml", "x")):
+        lib.joinpath(name).write_text(text)
+    service.scripts["run-exthandlers"] = (
+        'ls "$1/var/lib/waagent" >>"$1/trace"; echo worker >>"$1/trace"; exec sleep 600'
+    )
+    service.start().until_traced("worker")
+    seen = service.trace
+    assert "Certificates.xml" in seen
+    assert "WireServerEndpoint" not in seen
+    assert "Protocol" not in seen
+    assert service.stop() == 0
+
+
 def test_a_second_daemon_names_the_first_and_leaves_it_alone(service: Service) -> None:
     service.start().until_traced("worker installed")
     assert service.process is not None

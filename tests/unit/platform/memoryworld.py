@@ -161,6 +161,9 @@ class World:
             return ok('["2015-09-01"]')
         if url.endswith("/health"):
             return ok("")
+        if "/metadata/instance?" in url:
+            address = {"ipAddress": [{"privateIpAddress": "10.0.0.4"}]}
+            return ok(json.dumps({"network": {"interface": [{"macAddress": "000D3A000001", "ipv4": address}]}}))
         if url.endswith("/vmSettings"):
             if self.vm is None:
                 return status(404)

@@ -107,7 +107,24 @@ class TestHeartbeat:
         machine.world.down = False
         del machine.world.requests[:]
         machine.platform.report_host_health()
-        assert len(observed(machine)) == 2
+        assert len(observed(machine)) == 3
+
+    def test_all_that_was_observed_goes_in_one_request(self, machine: Machine) -> None:
+        machine.platform.upload_status({})
+        del machine.world.requests[:]
+        machine.platform.report_host_health()
+        assert [url.partition("?")[0].rpartition("/")[2] for _, url, _, _ in machine.world.requests] == [
+            "instance",
+            "health",
+            "HealthService",
+        ]
+        reported = {item["ObservationName"]: item["IsHealthy"] for item in observed(machine)}
+        assert reported == {
+            "GuestAgentPluginVersions": True,
+            "GuestAgentPluginStatus": True,
+            "GuestAgentPluginHeartbeat": True,
+            "InstanceMetadataHeartbeat": True,
+        }
 
 
 class TestSignals:

@@ -237,6 +237,8 @@ class TestImds:
             ([status(429)], imdsdoc.CLIENT_ERROR, False),
             ([unreachable()] * 6, imdsdoc.CONNECTION_ERROR, False),
             ([status(500)] * 6, imdsdoc.INTERNAL_ERROR, True),
+            ([status(503)], imdsdoc.INTERNAL_ERROR, True),
+            ([status(206)] * 6, imdsdoc.INTERNAL_ERROR, True),
             ([status(404)], imdsdoc.CLIENT_ERROR, False),
         ],
     )
