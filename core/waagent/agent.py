@@ -250,7 +250,7 @@ def make_agent(
         role: ``cli``, ``boot`` or ``worker``.
         root: what every path lies under (ruling 7).
         conf: a configuration file that replaces the chain.
-        verbose: log VERBOSE lines, as ``Logs.Verbose=y`` does.
+        verbose: write VERBOSE lines to standard error too; ``Logs.Verbose=y`` writes them to the file alone.
         plugins: discover and load the plugins; by default in the command line only, the service does so at its time.
 
     Raises:
@@ -259,9 +259,12 @@ def make_agent(
     raw = read_chain(root, conf)
     config = Config(raw)
     paths = Paths(root, values_for_paths(raw))
-    loud = verbose or config.boolean("Logs.Verbose")
     log = make_log(
-        _PREFIX[role], _THREAD.get(role), path=None if role == CLI else paths.log_file, verbose=verbose or loud
+        _PREFIX[role],
+        _THREAD.get(role),
+        path=None if role == CLI else paths.log_file,
+        verbose=verbose,
+        verbose_file=config.boolean("Logs.Verbose"),
     )
     if role == CLI:
         log.sinks.stream = sys.stderr

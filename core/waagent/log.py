@@ -19,6 +19,8 @@ _PRIORITY = (7, 6, 4, 3)
 SIZE_GUARD = 100 << 20
 """A log that nothing rotates is cut to its last :data:`SIZE_KEPT` bytes at this size (service §8)."""
 SIZE_KEPT = 20 << 20
+GROUPS = "/etc/group"
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
 def timestamp(now: float | None = None) -> str:
@@ -60,7 +62,7 @@ class Sinks:
         with self.lock:
             if level >= self.level:
                 if self.path:
-                    self._append(self.path, line)
+                    self._append(self.path, line, make=True)
                 if self.console:
                     self._append(self.console, line)
             if self.stream is not None and level >= self.stream_level:
@@ -71,10 +73,14 @@ class Sinks:
                 except (OSError, ValueError):
                     pass
 
-    def _append(self, path: str, line: str) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    def _append(self, path: str, line: str, *, make: bool = False) -> None:
         try:
-            descriptor = os.open(path, flags, 0o640)
+            try:
+                descriptor = os.open(path, _FLAGS)
+            except FileNotFoundError:
+                if not make:
+                    return
+                descriptor = _make(path)
             try:
                 data = line.encode("ascii", "backslashreplace")
                 os.write(descriptor, data)
@@ -91,6 +97,29 @@ def _journal_text(level: int, body: str) -> str:
     # a quoted line that begins with "<0>" would choose it.
     mark = f"<{_PRIORITY[level]}>"
     return f"{mark}{_NAMES[level]} " + body.replace("\n", f"\n{mark}") + "\n"
+
+
+def _make(path: str) -> int:
+    """Open a new log: 0640 for the group ``adm`` where there is one, else for its owner alone (cli §7.3)."""
+    descriptor = os.open(path, _FLAGS | os.O_CREAT, 0o600)
+    try:
+        group = _readers()
+        if group is not None:
+            os.fchown(descriptor, -1, group)
+            os.fchmod(descriptor, 0o640)
+    except OSError:
+        pass  # only root gives files away
+    return descriptor
+
+
+def _readers() -> int | None:
+    # The file and not the name service: that may be asked over a network which is not there yet.
+    with open(GROUPS, "rb") as stream:
+        for line in stream:
+            words = line.split(b":")
+            if words[0] == b"adm" and len(words) > 2 and words[2].isdigit():
+                return int(words[2])
+    return None
 
 
 def _cut(path: str) -> None:
@@ -186,18 +215,27 @@ def journal_stream(descriptor: int) -> bool:
     return wanted == f"{status.st_dev}:{status.st_ino}"
 
 
-def make_log(prefix: str, thread: str | None = None, *, path: str | None = None, verbose: bool = False) -> Log:
+def make_log(
+    prefix: str,
+    thread: str | None = None,
+    *,
+    path: str | None = None,
+    verbose: bool = False,
+    verbose_file: bool = False,
+) -> Log:
     """Return a log that writes to *path* (when given) and to standard error.
 
     Args:
         prefix: the word before the message (``Daemon``, ``ExtHandler``).
         thread: the thread word; default the name of the thread that writes.
         path: the log file.
-        verbose: also write VERBOSE lines.
+        verbose: also write VERBOSE lines, to both (the flag).
+        verbose_file: also write VERBOSE lines to the file (``Logs.Verbose``).
     """
     sinks = Sinks()
     sinks.path = path
     sinks.stream = sys.stderr
     sinks.stream_is_journal = journal_stream(2)
-    sinks.level = sinks.stream_level = VERBOSE if verbose else INFO
+    sinks.stream_level = VERBOSE if verbose else INFO
+    sinks.level = VERBOSE if verbose or verbose_file else INFO
     return Log(sinks, prefix, thread)

@@ -107,6 +107,7 @@ def test_a_fifo_that_nobody_reads_holds_nobody(tmp_path: Path) -> None:
 def test_the_console_gets_the_same_lines(tmp_path: Path) -> None:
     log = log_to(tmp_path / "log")
     log.sinks.console = str(tmp_path / "console")
+    (tmp_path / "console").touch()
     log.info("hello")
     assert (tmp_path / "console").read_text() == (tmp_path / "log").read_text()
 
@@ -173,6 +174,60 @@ def test_a_log_that_nothing_rotates_keeps_its_tail(tmp_path: Path, monkeypatch: 
     assert "line 0399" in lines[-1]
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.parametrize(
+    ("groups", "mode", "given"),
+    [
+        ("root:x:0:\nadm:x:4:syslog\n", 0o640, [4]),
+        ("root:x:0:\nadmin:x:5:\nadm\nadm:x:no:\n", 0o600, []),
+        (None, 0o600, []),
+    ],
+)
+def test_a_new_log_is_for_its_owner_and_the_group_that_reads_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str | None, mode: int, given: list[int], umask: int
+) -> None:
+    if groups is not None:
+        (tmp_path / "group").write_text(groups)
+    monkeypatch.setattr(log_module, "GROUPS", str(tmp_path / "group"))
+    told: list[int] = []
+    monkeypatch.setattr(os, "fchown", lambda descriptor, user, group: told.append(group))
+    before = os.umask(umask)
+    try:
+        log_to(tmp_path / "log").info("hello")
+        log_to(tmp_path / "log").info("again")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "log").stat().st_mode & 0o7777 == mode
+    assert told == given
+
+
+def test_a_log_that_nobody_may_give_away_is_for_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "group").write_text("adm:x:4:\n")
+    monkeypatch.setattr(log_module, "GROUPS", str(tmp_path / "group"))
+
+    def refuse(descriptor: int, user: int, group: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    log_to(tmp_path / "log").info("hello")
+    assert (tmp_path / "log").stat().st_mode & 0o7777 == 0o600
+    assert "hello" in (tmp_path / "log").read_text()
+
+
+def test_the_mode_that_a_package_gave_the_log_stays(tmp_path: Path) -> None:
+    (tmp_path / "log").touch(mode=0o644)
+    (tmp_path / "log").chmod(0o644)
+    log_to(tmp_path / "log").info("hello")
+    assert (tmp_path / "log").stat().st_mode & 0o7777 == 0o644
+
+
+def test_a_console_that_went_away_is_not_made(tmp_path: Path) -> None:
+    log = log_to(tmp_path / "log")
+    log.sinks.console = str(tmp_path / "console")
+    log.info("hello")
+    assert not (tmp_path / "console").exists()
+
+
 @pytest.mark.parametrize(
     ("now", "text"),
     [
@@ -199,3 +254,13 @@ def test_made_for_a_process_it_writes_to_file_and_standard_error(
     assert captured.out == ""
     assert captured.err == (tmp_path / "log").read_text()
     assert " VERBOSE ExtHandler ExtHandler detail\n" in captured.err
+
+
+def test_the_option_for_verbose_lines_is_about_the_file_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = make_log("ExtHandler", "ExtHandler", path=str(tmp_path / "log"), verbose_file=True)
+    log.verbose("detail")
+    log.info("news")
+    assert " detail\n" in (tmp_path / "log").read_text()
+    assert "detail" not in capsys.readouterr().err

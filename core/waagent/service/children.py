@@ -53,7 +53,7 @@ def pipe() -> tuple[int, int]:
     high: list[int] = []
     try:
         for end in low:
-            high.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
+            high.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _ABOVE))  # noqa: PERF401 - kept when the next fails
     except OSError:
         for end in high:
             os.close(end)

@@ -23,12 +23,14 @@ PRODUCT_UUID = "/sys/class/dmi/id/product_uuid"
 def main(options: Options) -> int:
     """Make the key pair where it is missing or no longer good; returns 0 when there is one, 1 otherwise."""
     try:
-        settings = Settings(options.root, options.conf, options.verbose)
+        settings = Settings(options.root, options.conf)
     except ConfigError as problem:
         sys.stderr.write(f"waagent: {problem}\n")
         return 1
     paths = settings.paths
-    log = make_log("Daemon", "KeyHelper", path=paths.log_file, verbose=settings.verbose)
+    log = make_log(
+        "Daemon", "KeyHelper", path=paths.log_file, verbose=options.verbose, verbose_file=settings.verbose_file
+    )
     from waagent.platform import certhelper
 
     try:

@@ -14,14 +14,14 @@ class Settings:
 
     Attributes:
         paths: the agent's places.
-        verbose: ``Logs.Verbose``, or the flag.
+        verbose_file: ``Logs.Verbose``: VERBOSE lines go to the log file.
         packaged_only: run the installed version whatever was downloaded (configuration §4.7).
         fips: ``OS.EnableFIPS``: children get ``OPENSSL_FIPS=1`` (service §1.3).
     """
 
-    __slots__ = ("fips", "packaged_only", "paths", "verbose")
+    __slots__ = ("fips", "packaged_only", "paths", "verbose_file")
 
-    def __init__(self, root: str, conf: str | None, verbose: bool) -> None:
+    def __init__(self, root: str, conf: str | None) -> None:
         """Read the configuration.
 
         Raises:
@@ -29,7 +29,7 @@ class Settings:
         """
         raw = conffile.read_chain(root, conf)
         self.paths = Paths(root, conffile.values_for_paths(raw))
-        self.verbose = verbose or _yes(raw.get("Logs.Verbose"), False)
+        self.verbose_file = _yes(raw.get("Logs.Verbose"), False)
         latest = raw.get("AutoUpdate.UpdateToLatestVersion")
         self.packaged_only = latest is None and not _yes(raw.get("AutoUpdate.Enabled"), True)
         self.fips = _yes(raw.get("OS.EnableFIPS"), False)

@@ -65,11 +65,11 @@ def test_what_the_supervisor_takes_from_the_configuration(tmp_path: Path) -> Non
 
     def read(text: str) -> Settings:
         conf.write_text(text)
-        return Settings(str(tmp_path), None, False)
+        return Settings(str(tmp_path), None)
 
     assert read("Lib.Dir=/srv/x\nPid.File=/run/w.pid\n").paths.lib_dir == str(tmp_path / "srv/x")
-    assert read("Logs.Verbose=Y\n").verbose
-    assert not read("Logs.Verbose=maybe\n").verbose
+    assert read("Logs.Verbose=Y\n").verbose_file
+    assert not read("Logs.Verbose=maybe\n").verbose_file
     assert read("OS.EnableFIPS=y\n").fips
 
 
@@ -87,12 +87,12 @@ def test_which_version_runs(tmp_path: Path, text: str, packaged: bool) -> None:
     """The table of configuration §4.7, column "Version that runs"."""
     conf = tmp_path / "waagent.conf"
     conf.write_text(text)
-    assert Settings(str(tmp_path), str(conf), False).packaged_only is packaged
+    assert Settings(str(tmp_path), str(conf)).packaged_only is packaged
 
 
 def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        Settings(str(tmp_path), str(tmp_path / "absent"), False)
+        Settings(str(tmp_path), str(tmp_path / "absent"))
 
 
 def test_the_operating_systems_two_words(tmp_path: Path) -> None:
