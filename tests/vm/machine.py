@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +31,7 @@ SUITE = "bookworm"
 PACKAGES = (
     "systemd,systemd-sysv,udev,dbus,linux-image-cloud-amd64,openssh-server,sudo,python3,python3-pluggy,python3-attr,"
     "python3-cryptography,python3-requests,python3-stevedore,iproute2,iptables,isc-dhcp-client,ifupdown,parted,fdisk,"
-    "e2fsprogs,ca-certificates,procps,eject,netbase,openssl,kmod"
+    "e2fsprogs,ca-certificates,procps,eject,netbase,openssl,kmod,dosfstools,python3-pytest,cloud-init"
 )
 TOOLS = ("mmdebstrap", "qemu-system-x86_64", "qemu-img", "genisoimage", "mke2fs", "ssh", "ssh-keygen", "ip")
 CLONE_NEWNET = 0x40000000
@@ -48,6 +48,11 @@ def enter_network() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNET)")
+    bring_up_addresses()
+
+
+def bring_up_addresses() -> None:
+    """Put the platform's addresses on the loopback of this network."""
     for command in (
         "ip link set lo up",
         "ip addr add 168.63.129.16/32 dev lo",
@@ -68,6 +73,29 @@ def base_tree() -> Path:
         )
         partial.rename(archive)
     return archive
+
+
+def unpack(root: Path) -> None:
+    """Unpack the distribution's root file system into *root*, which is made."""
+    root.mkdir(parents=True)
+    subprocess.run(["tar", "-C", root, "-xf", base_tree()], check=True)
+    # Installed, and off where a test does not turn it on.
+    (root / "etc/cloud/cloud-init.disabled").touch()
+
+
+def install_agent(root: Path, wheel: Path, conf: str) -> None:
+    """Install the agent with its unit file, as a package would, below *root*."""
+    target = root / "usr/lib/python3/dist-packages"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--quiet", "install", "--no-deps", "--no-compile", "--target", target, wheel],
+        check=True,
+    )
+    shutil.rmtree(target / "bin", ignore_errors=True)
+    script = root / "usr/sbin/waagent"
+    shutil.copy(REPOSITORY / "packaging/sbin/waagent", script)
+    script.chmod(0o755)
+    shutil.copy(REPOSITORY / "packaging/systemd/waagent.service", root / "lib/systemd/system/waagent.service")
+    (root / "etc/waagent.conf").write_text(conf)
 
 
 class Image:
@@ -95,11 +123,11 @@ class Image:
         self.kernel = folder / "kernel"
         self.initrd = folder / "initrd"
         root = folder / "root"
-        root.mkdir(parents=True)
-        subprocess.run(["tar", "-C", root, "-xf", base_tree()], check=True)
+        unpack(root)
         self._system(root)
         if wheel is not None:
-            self._agent(root, wheel, conf, enable)
+            install_agent(root, wheel, conf)
+            self._unit(root, enable)
         if prepare is not None:
             prepare(root)
         for pattern, target in (("vmlinuz-*", self.kernel), ("initrd.img-*", self.initrd)):
@@ -121,23 +149,11 @@ class Image:
         subprocess.run(["chroot", root, "passwd", "-l", "root"], check=True, capture_output=True)
 
     @staticmethod
-    def _agent(root: Path, wheel: Path, conf: str, enable: bool) -> None:
-        target = root / "usr/lib/python3/dist-packages"
-        subprocess.run(
-            [sys.executable, "-m", "pip", "--quiet", "install", "--no-deps", "--no-compile", "--target", target, wheel],
-            check=True,
-        )
-        shutil.rmtree(target / "bin", ignore_errors=True)
-        script = root / "usr/sbin/waagent"
-        shutil.copy(REPOSITORY / "packaging/sbin/waagent", script)
-        script.chmod(0o755)
-        unit = root / "lib/systemd/system/waagent.service"
-        shutil.copy(REPOSITORY / "packaging/systemd/waagent.service", unit)
+    def _unit(root: Path, enable: bool) -> None:
         drop_in = root / "etc/systemd/system/waagent.service.d"
         drop_in.mkdir(parents=True)
         # The unit is for the platform's hypervisor; this machine has another one.
         (drop_in / "test.conf").write_text("[Unit]\nConditionVirtualization=\nConditionVirtualization=vm\n")
-        (root / "etc/waagent.conf").write_text(conf)
         if enable:
             subprocess.run(["systemctl", f"--root={root}", "enable", "waagent"], check=False, capture_output=True)
             wants = root / "etc/systemd/system/multi-user.target.wants"
@@ -316,11 +332,16 @@ def new_key(folder: Path) -> Path:
 
 
 def built_wheel() -> Path:
-    """Return the wheel of this checkout: the one that ``make`` built, or one built now."""
-    found: Iterable[Path] = sorted((REPOSITORY / "build/.venv-run").glob("waagent-*.whl"))
-    for wheel in found:
-        return wheel
-    target = REPOSITORY / "build/vm/wheel"
+    """Return the wheel of this checkout: the one that ``make`` built unless a source is newer, else one built now."""
+    sources = [REPOSITORY / "pyproject.toml"]
+    for folder in ("core", "plugins", "fabric"):
+        sources += [path for path in (REPOSITORY / folder).rglob("*") if path.suffix != ".pyc" and path.is_file()]
+    newest = max(path.stat().st_mtime for path in sources)
+    target = BUILD / "wheel"
+    for folder in (REPOSITORY / "build/.venv-run", target):
+        for wheel in folder.glob("waagent-*.whl"):
+            if wheel.stat().st_mtime >= newest:
+                return wheel
     shutil.rmtree(target, ignore_errors=True)
     subprocess.run(
         [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", "--wheel-dir", target, REPOSITORY], check=True

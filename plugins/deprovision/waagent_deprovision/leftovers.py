@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from waagent import StateError, read_limited
+from waagent import AgentError, StateError, read_limited
 from waagent_deprovision import emptying
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ LEASE_FILES = (
     "/run/systemd/netif/leases/*",
 )
 DROP_IN_NAMES = ("10-Slice.conf", "11-CPUAccounting.conf", "12-CPUQuota.conf", "13-MemoryAccounting.conf")
+ACCOUNT_FILES = ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")
+"""In ``/etc``; the tools for accounts keep the content from before their last change in a file with a hyphen."""
 COLLECTOR_SLICE = "azure-walinuxagent-logcollector.slice"
+_ACCOUNTS_LIMIT = 64 << 20
 _SERVICE_NAMES = ("waagent", "walinuxagent")
 _FIREWALL_UNIT = "waagent-firewall.service"
 _OLD_UNIT_DIRECTORIES = ("/lib/systemd/system", "/usr/lib/systemd/system")
@@ -96,11 +99,41 @@ def machine_id(agent: Agent) -> list[str]:
 
 def uid(agent: Agent, name: str) -> int | None:
     """Return the number of the user *name* in the password file, ``None`` for one that is not there."""
-    for line in _text(agent.paths.at("/etc/passwd"), 64 << 20).split("\n"):
+    for line in _text(agent.paths.at("/etc/passwd"), _ACCOUNTS_LIMIT).split("\n"):
         fields = line.split(":")
         if len(fields) == 7 and fields[0] == name and fields[2].isdigit():
             return int(fields[2])
     return None
+
+
+def refresh_backups(agent: Agent) -> None:
+    """Give the backups of the account files what these hold now: a deleted user and an old password are still in them.
+
+    They are written in place, so that owner, mode and security label stay.
+
+    Raises:
+        AgentError: some cannot be written; the others are.
+    """
+    failed = []
+    for name in ACCOUNT_FILES:
+        path = agent.paths.at(f"/etc/{name}")
+        try:
+            present = read_limited(path, _ACCOUNTS_LIMIT)
+            descriptor = os.open(path + "-", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except (OSError, StateError) as problem:
+            failed.append(f"{path}-: {getattr(problem, 'strerror', None) or problem}")
+            continue
+        with open(descriptor, "r+b") as stream:
+            if stream.read(len(present) + 1) != present:
+                stream.seek(0)
+                stream.write(present)
+                stream.truncate()
+                stream.flush()
+                os.fsync(stream.fileno())
+    if failed:
+        raise AgentError("; ".join(failed))
 
 
 def _services(agent: Agent) -> list[str]:

@@ -219,11 +219,13 @@ class Removal:
 
     def _lock_root(self) -> None:
         self._agent.distro.lock_root_password()
+        leftovers.refresh_backups(self._agent)
 
     def _delete(self, user: str) -> None:
         if leftovers.uid(self._agent, user) == 0:
             raise AgentError(f"{user} is a system user and is not deleted")
         self._agent.distro.delete_user(user)
+        leftovers.refresh_backups(self._agent)
 
     def _empty(self) -> None:
         failed = []

@@ -96,6 +96,31 @@ def test_what_goes_and_what_stays(image: Image) -> None:
     assert os.listdir(image.paths.run_dir) == []
 
 
+def test_the_backups_of_the_account_files_hold_no_more_than_these(image: Image) -> None:
+    """``userdel`` keeps the files from before its change: with the user's name and the hash of the password."""
+    for name in ("passwd", "shadow", "subuid"):
+        image.write(f"/etc/{name}", "root:x\n" if name != "passwd" else image.read("/etc/passwd"))
+        image.write(f"/etc/{name}-", "root:$6$old\nops:$6$secret\nand much more that was there before\n").chmod(0o640)
+    elsewhere = image.write("/srv/group", "ops:x:1000:\n")
+    image.write("/etc/group", "root:x:0:\n")
+    (image.root / "etc/group-").symlink_to(elsewhere)
+    assert image.deprovision(force=True) == 1, "a link in the place of a file is told"
+    for name in ("passwd", "shadow", "subuid"):
+        assert image.read(f"/etc/{name}-") == image.read(f"/etc/{name}")
+        assert "ops" not in image.read(f"/etc/{name}-").split(":")
+        assert os.stat(image.paths.at(f"/etc/{name}-")).st_mode & 0o777 == 0o640
+    assert elsewhere.read_text() == "ops:x:1000:\n"
+    assert not image.there("/etc/gshadow-")
+
+
+def test_a_locked_root_password_is_in_no_backup(image: Image) -> None:
+    image.configure("Provisioning.DeleteRootPassword=y\n")
+    image.write("/etc/shadow", "root:*LOCK*:14600::::::\n")
+    image.write("/etc/shadow-", "root:$6$old:14600::::::\n")
+    assert image.deprovision(user=False, force=True) == 0
+    assert image.read("/etc/shadow-") == "root:*LOCK*:14600::::::\n"
+
+
 def test_the_user_stays_without_its_word(image: Image) -> None:
     assert image.deprovision(user=False, force=True) == 0
     assert not image.distro.asked("delete_user")
