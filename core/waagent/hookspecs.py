@@ -548,7 +548,9 @@ def decide_resource_disk(agent: Agent, facts: dict[str, Any]) -> Veto | None:
     """Object to what would be done to the resource disk.
 
     When: in the disk phase, before the first write.
-    Arguments: ``agent``; ``facts``: what the probe found (device, partitions, filesystem, contents).
+    Arguments: ``agent``; ``facts``: what the probe found (``device``, ``partitions``, ``filesystem``, ``contents``, …),
+        with ``action``: what would be done (``format``, ``mount``, ``wait`` for others to mount it, ``adopt`` their
+        mount, ``swap``), and ``reason``.
     Returns: a :class:`waagent.Veto`, or ``None``: no objection.
     Answers: the first veto.
     Failure: the next plugin is asked; when nobody objects, the failure itself keeps the disk untouched.

@@ -94,9 +94,10 @@ def eject_provisioning_media(agent: Agent, device: str) -> bool | None:
 def find_resource_disk(agent: Agent) -> str | None:
     """Find the temporary disk of this machine size (resourcedisk §2). Reading.
 
-    When: the disk phase of the boot stage.
+    When: the disk phase of the boot stage. On Linux the resource disk plugin finds the platform's disk by itself: an
+        answer there claims a local NVMe disk, and nothing else.
     Arguments: ``agent``.
-    Returns: a device (``/dev/sdb``), or an empty text when there is none.
+    Returns: a device (``/dev/nvme1n1``), or an empty text when there is none.
     Answers: the first.
     Failure: the next plugin is asked.
     Deadline: 120 s.
@@ -105,7 +106,7 @@ def find_resource_disk(agent: Agent) -> str | None:
 
         @hookimpl
         def find_resource_disk(agent):
-            link = agent.paths.at("/dev/disk/azure/resource")
+            link = agent.paths.at("/dev/disk/azure/local/by-index/1")
             return os.path.realpath(link) if os.path.exists(link) else ""
     """
 
@@ -114,13 +115,14 @@ def find_resource_disk(agent: Agent) -> str | None:
 def read_resource_disk(agent: Agent, device: str) -> dict[str, Any] | None:
     """Look at the disk before anything is decided (resourcedisk §4). Reading.
 
-    When: the disk phase, before and between its steps.
+    When: the disk phase, before and between its steps; not on Linux, where the resource disk plugin looks by itself.
     Arguments: ``agent``; ``device``.
-    Returns: ``table`` (``gpt``, ``mbr``, ``None``), ``partitions`` (each with ``device``, ``type``, ``filesystem``,
-        ``label``, ``size``, ``contents``: the names on an NTFS one that could be looked at, else ``None``, and
-        ``problem``: why it could not, empty when the kernel has no driver), ``mounted`` (mount point or ``None``),
-        ``size`` (bytes), ``read_only``, ``serial``, ``signature`` (of the whole disk, empty for none), ``blank`` (no
-        table, no signature, first and last MiB zero), ``holders`` (what is built on it: mappings, RAID, swap).
+    Returns: ``table`` (``gpt``, ``mbr``, ``None``), ``partitions`` (each with ``device``, ``type``: a GUID, or
+        hexadecimal as in an MBR, ``filesystem``, ``label``, ``size``, ``contents``: the names on an NTFS one that could
+        be looked at, else ``None``, and ``problem``: why it could not, empty when the kernel has no driver),
+        ``mounted`` (mount point or ``None``), ``size`` (bytes), ``read_only``, ``serial``, ``signature`` (of the whole
+        disk, empty for none), ``blank`` (no table, no signature, first and last MiB zero), ``holders`` (what is built
+        on it: mappings, RAID, swap).
     Answers: the first.
     Failure: the next plugin is asked.
     Deadline: 120 s.
@@ -138,8 +140,8 @@ def read_resource_disk(agent: Agent, device: str) -> dict[str, Any] | None:
 def format_resource_disk(agent: Agent, device: str, filesystem: str) -> str | None:
     """Make one partition with a file system. Destroys what is on the disk: the caller has asked for vetoes. Changing.
 
-    When: the disk phase.
-    Arguments: ``agent``; ``device``; ``filesystem``: ``ext4``, ``xfs``, ….
+    When: the disk phase; not on Linux, where the resource disk plugin does it by itself.
+    Arguments: ``agent``; ``device``; ``filesystem``: ``ufs``, ….
     Returns: the partition's device.
     Answers: the first.
     Failure: the next plugin is asked.
@@ -158,7 +160,7 @@ def format_resource_disk(agent: Agent, device: str, filesystem: str) -> str | No
 def mount_resource_disk(agent: Agent, partition: str, mount_point: str, options: str | None) -> bool | None:
     """Mount the resource disk. Changing.
 
-    When: the disk phase.
+    When: the disk phase; not on Linux.
     Arguments: ``agent``; ``partition``: a device; ``mount_point``: an existing directory;
         ``options``: as ``mount -o`` takes them.
     Returns: ``True`` when it is mounted.
@@ -179,7 +181,7 @@ def mount_resource_disk(agent: Agent, partition: str, mount_point: str, options:
 def enable_swap(agent: Agent, path: str, size_mib: int) -> bool | None:
     """Make a swap file and use it. Changing.
 
-    When: the disk phase, with ``ResourceDisk.EnableSwap=y``.
+    When: the background phase, with ``ResourceDisk.EnableSwap=y``; not on Linux.
     Arguments: ``agent``; ``path``: of the file; ``size_mib``: its size in MiB.
     Returns: ``True`` when that much swap is in use there.
     Answers: the first.

@@ -6,7 +6,7 @@ that the resident worker carries only what it uses.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from waagent import hookimpl
 
@@ -395,46 +395,6 @@ def eject_provisioning_media(agent: Agent, device: str) -> bool:
     from waagent_distro.steps import media
 
     return media.eject(agent, device)
-
-
-@hookimpl
-def find_resource_disk(agent: Agent) -> str:
-    """Compare udev's link with what the virtual bus says."""
-    from waagent_distro.steps import disks
-
-    return disks.find(agent)
-
-
-@hookimpl
-def read_resource_disk(agent: Agent, device: str) -> dict[str, Any]:
-    """Look at table, signatures, holders and contents."""
-    from waagent_distro.steps import diskfacts
-
-    return diskfacts.read(agent, device)
-
-
-@hookimpl
-def format_resource_disk(agent: Agent, device: str, filesystem: str) -> str:
-    """Write one partition and its file system."""
-    from waagent_distro.steps import diskformat
-
-    return diskformat.make(agent, device, filesystem)
-
-
-@hookimpl
-def mount_resource_disk(agent: Agent, partition: str, mount_point: str, options: str | None) -> bool:
-    """Run ``mount``; an existing file system is never formatted because it does not mount."""
-    from waagent_distro.steps import diskformat
-
-    return diskformat.mount(agent, partition, mount_point, options)
-
-
-@hookimpl
-def enable_swap(agent: Agent, path: str, size_mib: int) -> bool:
-    """Write the file without holes, ``mkswap``, ``swapon``."""
-    from waagent_distro.steps import swap
-
-    return swap.enable(agent, path, size_mib)
 
 
 @hookimpl

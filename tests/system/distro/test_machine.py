@@ -1,16 +1,13 @@
-"""Host name, network, firewall, service and disks on a real system, each in a namespace that is gone afterwards."""
+"""Host name, network, firewall and service on a real system, each in a namespace that is gone afterwards."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 
-from tests.system.distro.conftest import DRIVER
 from waagent_distro.steps import servicefiles
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -101,114 +98,3 @@ def test_systemd_understands_the_unit(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     complaints = [line for line in done.stderr.splitlines() if "waagent.service" in line]
     assert complaints == []
-
-
-# ---- Disks ----
-
-
-class Loop:
-    """A loop device over a file in the cell, detached at the end whatever happened."""
-
-    def __init__(self, cell, size="400M"):
-        self.cell = cell
-        self.point = "/mnt/waagent-test"
-        script = 'file=$(mktemp /run/disk.XXXXXX); truncate -s "$1" $file; losetup --find --show $file'
-        done = cell.run("sh", "-ec", script, "sh", size, check=False)
-        if done.returncode:
-            pytest.skip(f"no loop device: {done.stderr.strip()}")
-        self.device = done.stdout.strip()
-
-    def table(self, script):
-        self.cell.run("sfdisk", "--quiet", self.device, data=script)
-        self.cell.run("partx", "--update", self.device)  # the kernel may know nothing of such tables
-
-    def facts(self):
-        return self.cell.operation("read_resource_disk", device=self.device)
-
-    def close(self):
-        undo = (("swapoff", self.point + "/swapfile"), ("umount", self.point), ("partx", "--delete", self.device))
-        for command in undo:
-            self.cell.run(*command, check=False)
-        self.cell.shell('losetup --detach "$1"; rm -f /run/disk.*', self.device)
-
-
-@pytest.fixture
-def loop(cell):
-    found = Loop(cell)
-    yield found
-    found.close()
-
-
-def test_a_disk_fresh_from_the_platform_becomes_usable(cell, loop):
-    loop.table("label: dos\nstart=1MiB, type=7\n")
-    cell.run("mkntfs", "--quick", "--quiet", loop.device + "p1")
-    facts = loop.facts()
-    (ntfs,) = facts["partitions"]
-    assert (facts["table"], facts["blank"], facts["mounted"], facts["holders"]) == ("mbr", False, None, [])
-    assert facts["size"] == 400 << 20
-    assert (ntfs["device"], ntfs["type"], ntfs["filesystem"]) == (loop.device + "p1", "7", "ntfs")
-    assert ntfs["contents"] in ([], None)
-    assert ntfs["problem"] == ""
-    partition = cell.operation("format_resource_disk", device=loop.device, filesystem="ext4")
-    assert partition == loop.device + "p1"
-    for _ in range(2):
-        arguments = {"partition": partition, "mount_point": loop.point, "options": "noatime"}
-        assert cell.operation("mount_resource_disk", **arguments) is True
-    facts = loop.facts()
-    (ext4,) = facts["partitions"]
-    assert (ext4["type"], ext4["filesystem"], ext4["label"]) == ("83", "ext4", "azure-resource")
-    assert facts["mounted"] == loop.point
-    refused = cell.operation("format_resource_disk", device=loop.device, filesystem="ext4")
-    assert f"is not formatted: mounted {loop.point}" in refused["error"]
-
-
-@pytest.mark.parametrize(
-    ("filesystem", "label"), [("ext4", "azure-resource"), ("xfs", "azure-res"), ("btrfs", "azure-resource")]
-)
-def test_each_file_system_and_swap_on_it(cell, loop, filesystem, label):
-    if filesystem not in cell.read("/proc/filesystems").split():
-        pytest.skip(f"this kernel has no {filesystem}")
-    assert loop.facts()["blank"] is True
-    partition = cell.operation("format_resource_disk", device=loop.device, filesystem=filesystem)
-    assert loop.facts()["partitions"][0]["label"] == label
-    cell.operation("mount_resource_disk", partition=partition, mount_point=loop.point)
-    path = loop.point + "/swapfile"
-    before = cell.read("/proc/swaps")
-    for size in (5, 5, 7, 3):
-        answer = cell.operation("enable_swap", path=path, size_mib=size)
-        assert answer is True, answer
-        assert cell.run("stat", "-c", "%s %a", path).stdout == f"{size << 20} 600\n"
-        assert sum("swapfile" in line for line in cell.read("/proc/swaps").splitlines()) == 1
-        assert cell.shell(f"ls -A {loop.point} | grep swap") == "swapfile\n"
-    assert loop.facts()["mounted"] == loop.point
-    cell.run("swapoff", path)
-    assert cell.read("/proc/swaps") == before
-
-
-def test_a_gpt_disk_with_a_reserved_partition_gets_one(cell, loop):
-    reserved, basic = "E3C9E316-0B5C-4DB8-817D-F92DF00215AE", "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
-    loop.table(f"label: gpt\nstart=1MiB, size=16MiB, type={reserved}\ntype={basic}\n")
-    facts = loop.facts()
-    assert [one["type"] for one in facts["partitions"]] == [reserved.lower(), basic.lower()]
-    assert cell.operation("format_resource_disk", device=loop.device, filesystem="ext4") == loop.device + "p1"
-    facts = loop.facts()
-    assert facts["table"] == "gpt"
-    assert [one["filesystem"] for one in facts["partitions"]] == ["ext4"]
-
-
-def test_files_survive_mounts_with_bad_options_and_other_wishes(cell, loop):
-    partition = cell.operation("format_resource_disk", device=loop.device, filesystem="ext4")
-    for options in (None, "compress=lzo", "no-such-option"):
-        arguments = {"partition": partition, "mount_point": loop.point, "options": options}
-        assert cell.operation("mount_resource_disk", **arguments) is True
-        cell.shell(f"echo kept >> {loop.point}/file; umount {loop.point}")
-    cell.operation("mount_resource_disk", partition=partition, mount_point=loop.point)
-    assert cell.read(loop.point + "/file") == "kept\n" * 3
-
-
-def test_a_disk_that_somebody_locks_is_left_alone(cell, loop):
-    script = 'exec 9<"$1"; flock -x 9; exec "$2" -c "$3"'
-    calls = [("format_resource_disk", {"device": loop.device, "filesystem": "ext4"})]
-    done = cell.run("sh", "-ec", script, "sh", loop.device, sys.executable, DRIVER, data=json.dumps(calls))
-    assert "somebody holds its lock" in json.loads(done.stdout)[0]["error"]
-    assert loop.facts()["blank"] is True

@@ -77,11 +77,16 @@ def test_a_row(systemd, name):
     assert ("PasswordAuthentication no" in systemd.read("etc/ssh/sshd_config")) is edits_main
 
 
+BSD_ONLY = {"read_resource_disk", "format_resource_disk", "mount_resource_disk", "enable_swap"}
+"""What the resource disk plugin does by itself on Linux."""
+
+
 @row
 def test_every_operation_is_answered_by_somebody(bare, name):
     bare.become(ROWS[name][0] + "\n")
-    operations = [traits.name for traits in bare.registry.traits.values() if traits.kind == "operation"]
-    assert [one for one in operations if not bare.registry.implementations(one)] == []
+    operations = {traits.name for traits in bare.registry.traits.values() if traits.kind == "operation"}
+    unanswered = {one for one in operations if not bare.registry.implementations(one)}
+    assert unanswered == BSD_ONLY | {"find_resource_disk"}
 
 
 @row

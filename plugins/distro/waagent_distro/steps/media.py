@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ PATTERNS = ("sr[0-9]+", "hd[c-z]", "cdrom[0-9]+", "cd[0-9]+", "vd[b-z]")
 """Names of devices that may be optical drives, the likeliest first; whole names, so that ``vdb1`` is none."""
 
 FILE_SYSTEMS = ("udf", "iso9660")
-_TRIES, _PAUSE, _BUDGET = 5, 5.0, 90.0
 _ALREADY = "already mounted"
 
 
@@ -48,26 +46,19 @@ def mount(
     types: str = "udf,iso9660,vfat",
     options: str = "ro,nodev,noexec,nosuid",
 ) -> bool:
-    """Mount *device* read-only; tries five times, as the drive may still be getting ready.
+    """Mount *device* read-only; one try: whoever looks for a medium goes on to the next drive, and comes back.
 
     Raises:
         AgentError: it cannot be mounted; says why, and when the cause is a kernel without UDF.
     """
-    begun = time.monotonic()
-    for attempt in range(_TRIES):
-        found = mounts.device_at(agent, mount_point)
-        if found and mounts.same_device(agent, found, device):
-            return True
-        if found:
-            raise AgentError(f"{mount_point} is taken by {found}")
-        done = agent.run(("mount", "-o", options, "-t", types, device, mount_point), timeout=20)
-        if done.ok:
-            return True
-        if _ALREADY in done.stderr + done.stdout and mounts.device_at(agent, mount_point):
-            return True
-        agent.log.info(f"{device} is not mounted yet ({attempt + 1} of {_TRIES}): {done.describe()}")
-        if attempt == _TRIES - 1 or time.monotonic() - begun > _BUDGET or agent.stopping.wait(_PAUSE):
-            break
+    found = mounts.device_at(agent, mount_point)
+    if found and mounts.same_device(found, device):
+        return True
+    if found:
+        raise AgentError(f"{mount_point} is taken by {found}")
+    done = agent.run(("mount", "-o", options, "-t", types, device, mount_point), timeout=20)
+    if done.ok or (_ALREADY in done.stderr + done.stdout and mounts.device_at(agent, mount_point)):
+        return True
     raise AgentError(f"cannot mount {device}: {done.describe()}{_hint(agent)}")
 
 
