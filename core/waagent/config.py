@@ -165,10 +165,42 @@ class Config:
             found.append(Problem("info", f"{self.UNKNOWN}: {names}{more}"))
         return tuple(found)
 
-    def report(self, log: Log) -> None:
-        """Write every problem to *log*."""
+    def report(self, log: Log, states: Mapping[str, str]) -> None:
+        """Write every problem to *log*; *states* as for :meth:`idle`."""
         for problem in self.problems:
             (log.warning if problem.level == "warning" else log.info)(f"Configuration: {problem}")
+        idle = [f"{setting.key} ({reason})" for setting, reason in self.idle(states)]
+        if idle:
+            log.info(f"Configuration: keys that nobody acts on: {', '.join(idle)}")
+
+    def standing(self, name: str, states: Mapping[str, str]) -> str:
+        """Return why nobody acts on option *name*, empty when somebody does or that is not known.
+
+        Args:
+            name: a known option.
+            states: the state of every installed plugin by its name; empty when plugins cannot be had.
+        """
+        plugin = self.plugin(name)
+        return "" if plugin is None or not states else _standing(plugin, states.get(plugin, "absent"))
+
+    def idle(self, states: Mapping[str, str]) -> list[tuple[Setting, str]]:
+        """Return what files set to another value than the default although nobody acts on it, with the reason.
+
+        A key that nobody declared counts when its first word is the name of an installed plugin that is not on: what
+        that plugin would know cannot be asked.
+        """
+        found = []
+        for name in sorted(self._given):
+            reason = self.standing(name, states)
+            setting = self._setting_of(name)
+            if reason and setting is not None and self.value(name) != self.default(name):
+                found.append((setting, reason))
+        for setting in self.unknown:
+            plugin = setting.key.partition(".")[0].lower()
+            reason = _standing(plugin, states.get(plugin, "on"))
+            if reason:
+                found.append((setting, reason))
+        return found
 
     def nearest(self, key: str) -> str | None:
         """Return the known name that *key* most likely means, or ``None``."""
@@ -239,7 +271,7 @@ class Config:
         """Host and port of the configured proxy, ``None`` without one; the port defaults to 80 (configuration §4.6)."""
         host = self.text("HttpProxy.Host")
         port = self.optional_integer("HttpProxy.Port") or 80
-        return (host, port if port <= 65535 else 80) if host else None
+        return (host, port if 0 < port <= 65535 else 80) if host else None
 
     def _add(self, option: Option, plugin: str | None) -> None:
         reason = self._fault(option, plugin)
@@ -319,6 +351,10 @@ class Config:
                 self._refuse(other, f"{alias} is passed over: {own.key} is set too")
         return own
 
+    def _setting_of(self, name: str) -> Setting | None:
+        option = self._known[name].option
+        return next(filter(None, (self._raw.settings.get(key) for key in (name, *option.aliases))), None)
+
     def _default(self, name: str, seen: set[str]) -> tuple[object, Origin]:
         known = self._known[name]
         other = known.option.default_from
@@ -351,6 +387,14 @@ class Config:
 
     def _has_core(self) -> bool:
         return "Provisioning.Agent" in self._known
+
+
+def _standing(plugin: str, state: str) -> str:
+    if state == "on":
+        return ""
+    if state == "off":
+        return f"owned by disabled plugin {plugin}"
+    return f"owned by plugin {plugin}, which is {'not installed' if state == 'absent' else state}"
 
 
 def _convert(option: Option, text: str) -> tuple[object, str]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from waagent.config import Config
 
 
-def _flag(name: str, default: bool, summary: str, ignored: str | None = None) -> Option:
-    return Option(name, "bool", default, summary, ignored=ignored)
+def _flag(name: str, default: bool, summary: str) -> Option:
+    return Option(name, "bool", default, summary)
 
 
 def _number(name: str, default: int | None, summary: str, minimum: int | None = None) -> Option:
@@ -33,11 +33,16 @@ def _text(name: str, default: str | None, summary: str, choices: tuple[str, ...]
     return Option(name, "text", default, summary, choices=choices)
 
 
+def _idle(name: str, kind: str, default: object, reason: str) -> Option:
+    return Option(name, kind, default, "accepted, without effect", ignored=reason)
+
+
 def _gone(name: str, reason: str) -> Option:
-    return Option(name, "text", None, "accepted, without effect", ignored=reason)
+    return _idle(name, "text", None, reason)
 
 
 _OF_2_0 = "it belonged to agent 2.0"
+_NO_LIMITS = "the agent is small by itself, and puts no limits on itself"
 _NO_EFFECT_SINCE = "it has had no effect since 2.2.45; Provisioning.Agent decides"
 
 CORE: tuple[Option, ...] = (
@@ -74,7 +79,7 @@ CORE: tuple[Option, ...] = (
     _text("ResourceDisk.MountPoint", "/mnt/resource", "where it is mounted"),
     _text("ResourceDisk.MountOptions", None, "options of mount -o, comma separated"),
     _flag("ResourceDisk.EnableSwap", False, "make a swap file on it"),
-    _flag("ResourceDisk.EnableSwapEncryption", False, "encrypt the swap file (FreeBSD)"),
+    _idle("ResourceDisk.EnableSwapEncryption", "bool", False, "swap is not encrypted"),
     _number("ResourceDisk.SwapSizeMB", 0, "size of the swap file in MB"),
     _flag("ResourceDisk.AllowReformat", False, "format a disk that holds another file system"),
     # Logs
@@ -84,9 +89,7 @@ CORE: tuple[Option, ...] = (
     _period("Logs.CollectPeriod", 3600, "seconds between collections"),
     _text("Logs.File", "/var/log/waagent.log", "the log file"),
     # Operating system
-    _flag(
-        "OS.AllowHTTP", False, "fall back to plain HTTP", "TLS is always there, and secrets never go over plain HTTP"
-    ),
+    _idle("OS.AllowHTTP", "bool", False, "TLS is always there, and secrets never go over plain HTTP"),
     _flag("OS.EnableFIPS", False, "set OPENSSL_FIPS=1 for every command"),
     _flag("OS.EnableFirewall", False, "let root alone reach the WireServer"),
     _period("OS.EnableFirewallPeriod", 300, "seconds between checks of the firewall rules"),
@@ -105,10 +108,10 @@ CORE: tuple[Option, ...] = (
     _flag("OS.CheckRdmaDriver", True, "check the RDMA driver; y in a file implies OS.EnableRDMA"),
     # Network, protocol, policy
     _text("HttpProxy.Host", None, "proxy towards the internet; never used for the platform"),
-    _number("HttpProxy.Port", None, "its port; 80 when only the host is given", 1),
+    _number("HttpProxy.Port", None, "its port; 80 when only the host is given"),
     _text("Protocol.EndpointDiscovery", "dhcp", "dhcp: option 245; any other word: 168.63.129.16"),
     _text("Policy.PolicyFilePath", "/etc/waagent_policy.json", "extension policy; in force when the file is there"),
-    _flag("Monitor.NetworkConfigurationChanges", False, "log changes of routes and interfaces"),
+    _idle("Monitor.NetworkConfigurationChanges", "bool", False, "routes and interfaces are not written to the log"),
     _text("Platform.WireServer", None, "host:port of another WireServer, for development"),
     _text("Platform.HostPlugin", None, "host:port of another host plugin, for development"),
     _text("Platform.Imds", None, "host:port of another metadata service, for development"),
@@ -138,14 +141,14 @@ CORE: tuple[Option, ...] = (
     _text("Extension.LogDir", "/var/log/azure", "logs of the extensions"),
     _flag("DetectScvmmEnv", False, "look for System Center Virtual Machine Manager at start"),
     # Debug
-    _period("Debug.CgroupCheckPeriod", 300, "seconds between checks of the agent's own resources"),
-    _flag("Debug.CgroupLogMetrics", False, "write resource metrics to the log"),
-    _flag("Debug.CgroupDisableOnProcessCheckFailure", True, "strangers in the agent's cgroup switch limits off"),
-    _flag("Debug.CgroupDisableOnQuotaCheckFailure", True, "throttling switches limits off"),
-    _number("Debug.AgentCpuQuota", 50, "per cent of one processor for the agent", 1),
-    _number("Debug.AgentCpuThrottledTimeThreshold", 120, "seconds of throttling that count as failure", 0),
-    _number("Debug.AgentMemoryQuota", 314572800, "bytes of memory for the agent", 0),
-    _flag("Debug.EnableAgentMemoryUsageCheck", False, "exit when above that"),
+    _idle("Debug.CgroupCheckPeriod", "int", 300, _NO_LIMITS),
+    _idle("Debug.CgroupLogMetrics", "bool", False, _NO_LIMITS),
+    _idle("Debug.CgroupDisableOnProcessCheckFailure", "bool", True, _NO_LIMITS),
+    _idle("Debug.CgroupDisableOnQuotaCheckFailure", "bool", True, _NO_LIMITS),
+    _idle("Debug.AgentCpuQuota", "int", 50, _NO_LIMITS),
+    _idle("Debug.AgentCpuThrottledTimeThreshold", "int", 120, _NO_LIMITS),
+    _idle("Debug.AgentMemoryQuota", "int", 314572800, _NO_LIMITS),
+    _idle("Debug.EnableAgentMemoryUsageCheck", "bool", False, _NO_LIMITS),
     _flag("Debug.EnableFastTrack", True, "take goal states from the host plugin"),
     _period("Debug.EtpCollectionPeriod", 300, "seconds between collections of extension events"),
     _period("Debug.SelfUpdateHotfixFrequency", 14400, "seconds between looks for a hotfix"),
@@ -164,12 +167,11 @@ CORE: tuple[Option, ...] = (
     _flag("Debug.EnableAgentSignatureValidation", False, "check signatures of agent packages"),
     _flag("Debug.IgnoreExtSignatureValidationErrors", True, "report bad signatures without blocking"),
     _text("Debug.SignatureValidationTelemetryExpiryTime", "2027-02-01", "day from which that is no longer reported"),
-    Option(
+    _idle(
         "Debug.SignatureValidationInitialDelay",
         "int",
         600,
-        "accepted, without effect",
-        ignored="a check takes some 20 ms, and the first packages are checked too",
+        "a check takes some 20 ms, and the first packages are checked too",
     ),
     _number("Debug.SignatureValidationTimeout", 10, "seconds after which validation is given up", 0),
     _flag("Debug.EnableCgroupV2ResourceLimiting", True, "limit the log collector on cgroup v2"),
@@ -185,28 +187,20 @@ CORE: tuple[Option, ...] = (
     _gone("Network.Interface", _OF_2_0),
     _gone("OS.SshdConfigPath", "use OS.SshDir"),
     _gone("Extensions.GoalStateHistoryCleanupPeriod", "history is bounded by number and size"),
-    Option(
-        "Debug.AutoUpdateHotfixFrequency",
-        "int",
-        14400,
-        "accepted, without effect",
-        ignored="use Debug.SelfUpdateHotfixFrequency",
-    ),
-    Option(
-        "Debug.AutoUpdateNormalFrequency",
-        "int",
-        86400,
-        "accepted, without effect",
-        ignored="use Debug.SelfUpdateRegularFrequency",
-    ),
+    _idle("Debug.AutoUpdateHotfixFrequency", "int", 14400, "use Debug.SelfUpdateHotfixFrequency"),
+    _idle("Debug.AutoUpdateNormalFrequency", "int", 86400, "use Debug.SelfUpdateRegularFrequency"),
     _gone("Debug.CgroupMonitorExpiryTime", "the experiment ended with 2.12"),
     _gone("Debug.CgroupMonitorExtensionName", "the experiment ended with 2.12"),
 )
 
 _OWNERS = (
+    # The first row that the key begins with counts; no name: it is the core's.
+    ("Extensions.GoalStatePeriod", ""),
+    ("Extensions.InitialGoalStatePeriod", ""),
     ("Extensions.Launcher", "scopes"),
     ("Extensions.WaitFor", "waiting"),
     ("Extensions.", "extensions"),
+    ("EnableOverProvisioning", "extensions"),
     ("CGroups.", "scopes"),
     ("Debug.EtpCollectionPeriod", "telemetry"),
     ("Policy.", "policy"),
@@ -216,35 +210,32 @@ _OWNERS = (
     ("Debug.SignatureValidation", "signatures"),
     ("Provisioning.MonitorHostName", "hostname"),
     ("Provisioning.", "provisioning"),
+    ("DVD.MountPoint", "provisioning"),
     ("ResourceDisk.", "resourcedisk"),
-    ("Logs.Collect", "logcollector"),
+    ("DetectScvmmEnv", "scvmm"),
+    ("OS.MonitorDhcpClientRestartPeriod", "network"),
+    ("OS.RemovePersistentNetRulesPeriod", "upkeep"),
+    ("OS.RootDeviceScsiTimeout", "upkeep"),
+    ("OS.EnableRDMA", "rdma"),
+    ("OS.UpdateRdmaDriver", "rdma"),
+    ("OS.CheckRdmaDriver", "rdma"),
     ("OS.EnableFirewall", "firewall"),
-    ("AutoUpdate.", "update"),
-    ("Autoupdate.", "update"),
-)
-
-_REPORTED_WHEN_OTHER = (
-    "Extensions.GoalStatePeriod",
-    "Extensions.InitialGoalStatePeriod",
-    "OS.EnableFirewallPeriod",
-    "Autoupdate.Frequency",
-    "Lib.Dir",
-)
-_REPORTED_WHEN_OFF = (
-    "OS.EnableFirewall",
-    "Extensions.Enabled",
-    "AutoUpdate.Enabled",
-    "AutoUpdate.UpdateToLatestVersion",
-    "Debug.EnableFastTrack",
+    ("Debug.FirewallRulesLogPeriod", "firewall"),
+    ("Logs.Collect", "logcollector"),
+    ("Debug.LogCollectorInitialDelay", "logcollector"),
+    ("Debug.EnableCgroupV2ResourceLimiting", "logcollector"),
+    ("AutoUpdate.", "updates"),
+    ("Autoupdate.", "updates"),
+    ("Debug.SelfUpdate", "updates"),
+    ("Debug.EnableGAVersioning", "updates"),
+    ("Debug.EnableRsmDowngrade", "updates"),
+    ("Debug.EnableAgentSignatureValidation", "updates"),
 )
 
 
 def owner_of(name: str) -> str | None:
     """Return the name of our own plugin that acts on the key *name*, or ``None`` when the core does."""
-    for beginning, owner in _OWNERS:
-        if name.startswith(beginning):
-            return owner
-    return None
+    return next((owner or None for beginning, owner in _OWNERS if name.startswith(beginning)), None)
 
 
 def remarks(config: Config) -> Iterator[tuple[str, str]]:
@@ -263,24 +254,12 @@ def remarks(config: Config) -> Iterator[tuple[str, str]]:
         yield "Provisioning.UseCloudInit", "has no effect; Provisioning.Agent and Extensions.WaitForCloudInit decide"
     if config.raw("OS.AllowHTTP") in ("y", "Y"):
         yield "OS.AllowHTTP", "is refused: secrets never go over plain HTTP"
+    if config.raw("ResourceDisk.EnableSwapEncryption") in ("y", "Y"):
+        yield "ResourceDisk.EnableSwapEncryption", "is not done: swap is not encrypted"
     if config.text("HttpProxy.Host") and config.optional_integer("HttpProxy.Port") is None:
         yield "HttpProxy.Host", "is set without HttpProxy.Port: port 80 is used"
     port = config.optional_integer("HttpProxy.Port")
-    if port is not None and port > 65535:
+    if port is not None and not 0 < port <= 65535:
         yield "HttpProxy.Port", f"is {port}, which is no port: port 80 is used"
     if port is not None and not config.text("HttpProxy.Host"):
         yield "HttpProxy.Port", "is set without HttpProxy.Host: no proxy is used"
-
-
-def startup_report(config: Config) -> list[str]:
-    """Return one line per setting that changes how the agent is seen from outside (configuration §11)."""
-    lines = []
-    for name in _REPORTED_WHEN_OTHER:
-        if name == "OS.EnableFirewallPeriod" and not config.boolean("OS.EnableFirewall"):
-            continue
-        if name == "Autoupdate.Frequency" and not config.boolean("AutoUpdate.UpdateToLatestVersion"):
-            continue
-        if config.value(name) != config.default(name):
-            lines.append(f"{name} is {config.value(name)}, default {config.default(name)}")
-    lines += [f"{name} is off" for name in _REPORTED_WHEN_OFF if not config.boolean(name)]
-    return lines

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from waagent.conffile import RawConfig, parse_text, read_chain
 from waagent.config import Config, Origin
-from waagent.options import CORE, startup_report
+from waagent.log import Log, Sinks
+from waagent.options import CORE, owner_of
 from waagent.records import Option
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def config(text: str = "") -> Config:
@@ -195,6 +198,8 @@ def test_a_default_can_be_another_options_value() -> None:
         ("HttpProxy.Host=proxy\nHttpProxy.Port=3128", ("proxy", 3128), False),
         ("HttpProxy.Host=proxy", ("proxy", 80), True),
         ("HttpProxy.Host=proxy\nHttpProxy.Port=123456", ("proxy", 80), True),
+        ("HttpProxy.Host=proxy\nHttpProxy.Port=0", ("proxy", 80), True),
+        ("HttpProxy.Host=proxy\nHttpProxy.Port=-8080", ("proxy", 80), True),
         ("HttpProxy.Port=3128", None, True),
     ],
 )
@@ -210,6 +215,8 @@ def test_ignored_keys_say_why_and_keep_their_default() -> None:
     assert read.boolean("OS.AllowHTTP") is False
     assert any("OS.SshDir" in info for info in infos(read))
     assert any("OS.AllowHTTP is refused" in warning for warning in warnings(read))
+    (warning,) = warnings(config("ResourceDisk.EnableSwapEncryption=y\n"))
+    assert warning.endswith("is not done: swap is not encrypted")
 
 
 def test_provisioning_enabled_n_points_at_the_key_that_counts() -> None:
@@ -340,60 +347,229 @@ def test_the_documented_samples_are_understood_key_by_key(seeds: Path, pattern: 
         assert read.options[key].ignored or read.raw(key) is None or read.given(key), key
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        pytest.param(
-            "Provisioning.Agent=cloud-init Provisioning.SshHostKeyPairType=auto OS.EnableFirewall=n"
-            " AutoUpdate.Enabled=n",
-            {"Provisioning.Agent": "cloud-init", "AutoUpdate.UpdateToLatestVersion": False, "OS.EnableFirewall": False},
-            id="Debian",
-        ),
-        pytest.param(
-            "Provisioning.Enabled=n Provisioning.UseCloudInit=y Role.StateConsumer=None Role.TopologyConsumer=None"
-            " Role.ConfigurationConsumer=None Provisioning.DecodeCustomData=y ResourceDisk.Format=n",
-            {"Provisioning.DecodeCustomData": True, "ResourceDisk.Format": False, "Provisioning.Agent": "auto"},
-            id="Photon",
-        ),
-        pytest.param(
-            "ResourceDisk.Filesystem=ufs2 ResourceDisk.EnableSwap=y ResourceDisk.SwapSizeMB=65536"
-            " OS.OpensslPath=/usr/local/bin/eopenssl OS.PasswordPath=/etc/master.passwd",
-            {"ResourceDisk.SwapSizeMB": 65536, "OS.PasswordPath": "/etc/master.passwd"},
-            id="OpenBSD",
-        ),
-        pytest.param(
-            "Network.Interface=eth0 LBProbeResponder=y Provisioning.ExecuteCustomData=y",
-            {"Provisioning.ExecuteCustomData": True, "Network.Interface": None},
-            id="Alpine",
-        ),
-        pytest.param(
-            "Lib.Dir=/shared/vadc/azure/waagent/ OS.SshdConfigPath=/config/ssh/sshd_config",
-            {"Lib.Dir": "/shared/vadc/azure/waagent/"},
-            id="BIG-IP",
-        ),
-    ],
-)
-def test_files_that_distributions_ship(lines: str, expected: dict[str, object]) -> None:
-    read = config("\n".join(lines.split()))
+BASE = {
+    "Extensions.Enabled": "y",
+    "Extensions.GoalStatePeriod": "6",
+    "Provisioning.Agent": "auto",
+    "Provisioning.DeleteRootPassword": "y",
+    "Provisioning.RegenerateSshHostKeyPair": "y",
+    "Provisioning.SshHostKeyPairType": "rsa",
+    "Provisioning.MonitorHostName": "y",
+    "Provisioning.MonitorHostNamePeriod": "30",
+    "Provisioning.DecodeCustomData": "n",
+    "Provisioning.ExecuteCustomData": "n",
+    "Provisioning.AllowResetSysUser": "n",
+    "ResourceDisk.Format": "y",
+    "ResourceDisk.Filesystem": "ext4",
+    "ResourceDisk.MountPoint": "/mnt/resource",
+    "ResourceDisk.MountOptions": "None",
+    "ResourceDisk.EnableSwap": "n",
+    "ResourceDisk.SwapSizeMB": "0",
+    "Logs.Verbose": "n",
+    "Logs.Collect": "y",
+    "Logs.CollectPeriod": "3600",
+    "OS.EnableFIPS": "n",
+    "OS.EnableFirewall": "y",
+    "OS.EnableFirewallPeriod": "30",
+    "OS.MonitorDhcpClientRestartPeriod": "30",
+    "OS.RemovePersistentNetRulesPeriod": "30",
+    "OS.RootDeviceScsiTimeout": "300",
+    "OS.RootDeviceScsiTimeoutPeriod": "30",
+    "OS.OpensslPath": "None",
+    "OS.SshDir": "/etc/ssh",
+}
+"""What is set, and not commented out, in the file that most packages start from (configuration §4)."""
+
+ROLES = {"Role.StateConsumer": "None", "Role.ConfigurationConsumer": "None", "Role.TopologyConsumer": "None"}
+PROBES = {"LBProbeResponder": "y"}
+
+SHIPPED = {
+    # name: (what differs from the base file; "" is a key that the file lacks, what it comes to)
+    "Ubuntu": (
+        {
+            **PROBES,
+            "Provisioning.RegenerateSshHostKeyPair": "n",
+            "Provisioning.MonitorHostName": "n",
+            "ResourceDisk.Format": "n",
+            "ResourceDisk.MountPoint": "/mnt",
+            "OS.EnableFirewallPeriod": "",
+        },
+        {"ResourceDisk.Format": False, "ResourceDisk.MountPoint": "/mnt", "OS.EnableFirewallPeriod": 300},
+    ),
+    "Debian": (
+        {
+            "Provisioning.Agent": "cloud-init",
+            "Provisioning.SshHostKeyPairType": "auto",
+            "OS.EnableFirewall": "n",
+            "AutoUpdate.Enabled": "n",
+        },
+        {"Provisioning.Agent": "cloud-init", "AutoUpdate.UpdateToLatestVersion": False, "OS.EnableFirewall": False},
+    ),
+    "Devuan": (
+        {"Provisioning.SshHostKeyPairType": "auto", "CGroups.EnforceLimits": "n", "CGroups.Excluded": "a,b"},
+        {"Provisioning.SshHostKeyPairType": "auto", "CGroups.EnforceLimits": False, "CGroups.Excluded": "a,b"},
+    ),
+    "SUSE": (
+        {**PROBES, "ResourceDisk.Filesystem": "btrfs", "ResourceDisk.MountOptions": "compress=lzo"},
+        {"ResourceDisk.Filesystem": "btrfs", "ResourceDisk.MountOptions": "compress=lzo"},
+    ),
+    "SUSE micro": (
+        {"Extensions.Enabled": "n", "Provisioning.Agent": "disabled", "AutoUpdate.Enabled": "n", "OS.EnableRDMA": "y"},
+        {"Extensions.Enabled": False, "Provisioning.Agent": "disabled", "OS.EnableRDMA": True},
+    ),
+    "Azure Linux": (
+        {**ROLES, "Provisioning.Enabled": "n", "Provisioning.DecodeCustomData": "y", "ResourceDisk.Format": "n"},
+        {"Provisioning.DecodeCustomData": True, "ResourceDisk.Format": False, "Provisioning.Agent": "auto"},
+    ),
+    "Photon": (
+        {
+            **ROLES,
+            "Provisioning.Enabled": "n",
+            "Provisioning.UseCloudInit": "y",
+            "Provisioning.Agent": "",
+            "Extensions.Enabled": "",
+            "OS.EnableFirewall": "",
+            "ResourceDisk.Format": "n",
+        },
+        {"Provisioning.Agent": "auto", "Extensions.Enabled": True, "OS.EnableFirewall": False},
+    ),
+    "Flatcar": (
+        {
+            **PROBES,
+            "Provisioning.DeleteRootPassword": "n",
+            "Provisioning.SshHostKeyPairType": "ed25519",
+            "OS.AllowHTTP": "y",
+            "AutoUpdate.Enabled": "n",
+        },
+        {"Provisioning.SshHostKeyPairType": "ed25519", "OS.AllowHTTP": False, "Provisioning.DeleteRootPassword": False},
+    ),
+    "Clear Linux": ({**ROLES, "Extensions.Enabled": ""}, {"Extensions.Enabled": True, "Role.StateConsumer": None}),
+    "Arch": ({**PROBES, "Provisioning.DeleteRootPassword": "n"}, {"Provisioning.DeleteRootPassword": False}),
+    "Alpine": (
+        {
+            **PROBES,
+            "Network.Interface": "eth0",
+            "Provisioning.MonitorHostName": "n",
+            "Provisioning.DecodeCustomData": "y",
+            "Provisioning.ExecuteCustomData": "y",
+        },
+        {"Provisioning.ExecuteCustomData": True, "Network.Interface": None, "Provisioning.MonitorHostName": False},
+    ),
+    "Chainguard": (
+        {"Extensions.Enabled": "n", "AutoUpdate.UpdateToLatestVersion": "n"},
+        {"Extensions.Enabled": False, "AutoUpdate.UpdateToLatestVersion": False, "AutoUpdate.Enabled": True},
+    ),
+    "FreeBSD": (
+        {
+            "ResourceDisk.Filesystem": "ufs",
+            "ResourceDisk.EnableSwap": "y",
+            "ResourceDisk.SwapSizeMB": "16384",
+            "OS.PasswordPath": "/etc/master.passwd",
+            "OS.SudoersDir": "/usr/local/etc/sudoers.d",
+            "Provisioning.AllowResetSysUser": "",
+        },
+        {"ResourceDisk.SwapSizeMB": 16384, "OS.SudoersDir": "/usr/local/etc/sudoers.d"},
+    ),
+    "OpenBSD": (
+        {
+            "ResourceDisk.Filesystem": "ufs2",
+            "ResourceDisk.EnableSwap": "y",
+            "ResourceDisk.SwapSizeMB": "65536",
+            "OS.OpensslPath": "/usr/local/bin/eopenssl",
+            "OS.PasswordPath": "/etc/master.passwd",
+        },
+        {"ResourceDisk.SwapSizeMB": 65536, "OS.PasswordPath": "/etc/master.passwd"},
+    ),
+    "NSBSD": (
+        {"Lib.Dir": "/usr/Firewall/lib/waagent", "Extension.LogDir": "/log/azure", "OS.EnableFirewall": "n"},
+        {"Lib.Dir": "/usr/Firewall/lib/waagent", "Extension.LogDir": "/log/azure"},
+    ),
+    "BIG-IP": (
+        {**ROLES, **PROBES, "Lib.Dir": "/shared/vadc/azure/waagent/", "OS.SshdConfigPath": "/config/ssh/sshd_config"},
+        {"Lib.Dir": "/shared/vadc/azure/waagent/"},
+    ),
+    "Gaia": (
+        {
+            "Provisioning.PasswordCryptId": "1",
+            "Provisioning.AllowResetSysUser": "y",
+            "OS.OpensslPath": "/var/lib/waagent/openssl",
+            "ResourceDisk.Filesystem": "ext3",
+            "ResourceDisk.EnableSwap": "y",
+            "ResourceDisk.SwapSizeMB": "1024",
+        },
+        {"Provisioning.PasswordCryptId": "1", "Provisioning.AllowResetSysUser": True, "ResourceDisk.SwapSizeMB": 1024},
+    ),
+    "IOS XE": (
+        {"Extensions.Enabled": "", "Provisioning.RegenerateSshHostKeyPair": "n", "ResourceDisk.Format": "n"},
+        {"Extensions.Enabled": True, "Provisioning.RegenerateSshHostKeyPair": False},
+    ),
+    "RHEL": ({"Logs.Collect": "n", "OS.EnableFIPS": ""}, {"Logs.Collect": False, "OS.EnableFIPS": False}),
+}
+
+
+@pytest.mark.parametrize("system", SHIPPED)
+def test_files_that_distributions_ship_come_to_what_they_say(system: str) -> None:
+    """The tables of configuration §10."""
+    changes, expected = SHIPPED[system]
+    lines = {key: value for key, value in {**BASE, **changes}.items() if value}
+    read = config("".join(f"{key}={value}\n" for key, value in lines.items()))
     assert read.unknown == ()
     assert {name: read.value(name) for name in expected} == expected
+    words = {"y": True, "n": False, "None": None}
+    for key, value in lines.items():
+        option = read.options[key]
+        if not option.ignored and value != "None":
+            assert read.value(key) == (words[value] if option.kind == "bool" else type(read.value(key))(value)), key
 
 
-def test_the_startup_report_lists_what_changes_the_agents_looks() -> None:
-    assert startup_report(config()) == ["OS.EnableFirewall is off"]
-    lines = startup_report(
-        config(
-            "Extensions.GoalStatePeriod=60\nOS.EnableFirewall=y\nOS.EnableFirewallPeriod=30\nAutoUpdate.Enabled=n\n"
-            "Autoupdate.Frequency=60\nLib.Dir=/srv\n"
-        )
-    )
-    assert lines == [
-        "Extensions.GoalStatePeriod is 60, default 6",
-        "OS.EnableFirewallPeriod is 30, default 300",
-        "Lib.Dir is /srv, default /var/lib/waagent",
-        "AutoUpdate.Enabled is off",
-        "AutoUpdate.UpdateToLatestVersion is off",
+# ---- who acts on an option ----
+
+NOT_HERE_YET = ("firewall", "logcollector", "updates")
+"""Plugins whose options are known, because files in the field have them, and which this version does not bring."""
+
+
+def entry_points() -> set[str]:
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    table = text.partition('[project.entry-points."waagent.plugins"]\n')[2].partition("\n[")[0]
+    return set(re.findall(r"^(\w+) = ", table, re.MULTILINE))
+
+
+def test_every_option_is_acted_on_or_says_why_not() -> None:
+    """Nothing is accepted in silence (architecture §10)."""
+    sources = [*REPOSITORY.glob("core/waagent/**/*.py"), *REPOSITORY.glob("plugins/*/*/**/*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources if path.name != "options.py")
+    idle = [option.name for option in CORE if not option.ignored and f'"{option.name}"' not in code]
+    assert [name for name in idle if owner_of(name) not in NOT_HERE_YET] == []
+    assert set(NOT_HERE_YET) & entry_points() == set()
+
+
+def test_every_owner_of_an_option_is_a_plugin() -> None:
+    owners = {owner_of(option.name) for option in CORE} - {None, *NOT_HERE_YET}
+    assert owners <= entry_points()
+    assert owner_of("Extensions.GoalStatePeriod") is None, "the core polls whatever plugins there are"
+
+
+def test_keys_that_nobody_acts_on_are_told_with_the_reason() -> None:
+    read = config("OS.EnableFirewall=y\nLogs.Collect=y\nResourceDisk.Format=n\nHome.Dir=/x\nAcme.X=1\nOther.Y=1\n")
+    states = {"resourcedisk": "off", "acme": "untrusted", "extensions": "on"}
+    assert [(setting.key, setting.line, reason) for setting, reason in read.idle(states)] == [
+        ("OS.EnableFirewall", 1, "owned by plugin firewall, which is not installed"),
+        ("ResourceDisk.Format", 3, "owned by disabled plugin resourcedisk"),
+        ("Acme.X", 5, "owned by plugin acme, which is untrusted"),
     ]
+    assert read.idle({}) == [], "nothing is known of plugins"
+    assert config("OS.EnableFirewall=n\n").idle(states) == [], "it is so anyway"
+
+
+def test_the_log_of_a_start_names_keys_that_nobody_acts_on(tmp_path: Path) -> None:
+    sinks = Sinks()
+    sinks.path = str(tmp_path / "log")
+    config("OS.EnableFirewall=y\n").report(Log(sinks, "Daemon", "Boot"), {"extensions": "on"})
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.endswith(
+        "INFO Boot Daemon Configuration: keys that nobody acts on: "
+        "OS.EnableFirewall (owned by plugin firewall, which is not installed)"
+    )
 
 
 @given(

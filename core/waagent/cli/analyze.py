@@ -33,9 +33,13 @@ def run(session: Session, arguments: argparse.Namespace) -> int:
 
     paths = Paths(session.invocation.root, values_for_paths(session.raw))
     path = paths.lib("journal", arguments.role + ".jsonl")
-    if os.path.isdir(os.path.dirname(path)) and not os.access(os.path.dirname(path), os.R_OK | os.X_OK):
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except PermissionError:
         sys.stderr.write(f"waagent: {os.path.dirname(path)} is for root alone\n")
         return NOT_ROOT
+    except OSError:
+        pass  # nothing has run yet
     plans = [_plan(record) for record in Journal(path).runs()]
     if arguments.json:
         print(json.dumps({"role": arguments.role, "plans": plans}, indent=2))

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def run(session: Session, arguments: argparse.Namespace) -> int:
-    """Print every problem and every unknown key; keys that are accepted and ignored do not fail the check."""
+    """Print every problem and every unknown key.
+
+    Keys that are accepted and ignored, and those of plugins that are not on, do not fail the check.
+    """
     config = session.config
     warnings = 0
     for problem in config.problems:
@@ -21,7 +24,13 @@ def run(session: Session, arguments: argparse.Namespace) -> int:
         warnings += problem.level == "warning"
         place = f"{problem.file}:{problem.line}: " if problem.file else ""
         sys.stdout.write(f"{place}{problem.level}: {problem.message}\n")
+    idle = config.idle(session.plugin_states())
+    for setting, reason in idle:
+        sys.stdout.write(f"{setting.file}:{setting.line}: info: {setting.key} has no effect: {reason}\n")
+    explained = [setting for setting, _ in idle]
     for setting in config.unknown:
+        if setting in explained:
+            continue
         near = config.nearest(setting.key)
         hint = f"; did you mean {near}?" if near else ""
         sys.stdout.write(f"{setting.file}:{setting.line}: warning: unknown key {setting.key}{hint}\n")

@@ -47,20 +47,10 @@ def _remark(config: Config, name: str, states: dict[str, str]) -> str:
     parts = [str(config.origin(name))]
     if ignored:
         parts.append(f"accepted and ignored: {ignored}")
-    standing = _standing(config.plugin(name), states)
+    standing = config.standing(name, states)
     if standing:
         parts.append(standing)
     return "; ".join(parts)
-
-
-def _standing(plugin: str | None, states: dict[str, str]) -> str:
-    """Return why nobody acts on an option of *plugin*, empty when somebody does or states are not known."""
-    state = states.get(plugin or "", "absent")
-    if plugin is None or not states or state == "on":
-        return ""
-    if state == "off":
-        return f"owned by disabled plugin {plugin}"
-    return f"owned by plugin {plugin}, which is {'not installed' if state == 'absent' else state}"
 
 
 def _document(config: Config, names: list[str], states: dict[str, str]) -> dict[str, object]:
@@ -75,7 +65,7 @@ def _document(config: Config, names: list[str], states: dict[str, str]) -> dict[
             "since": option.since,
             "ignored": option.ignored,
             "plugin": config.plugin(name),
-            "remark": _standing(config.plugin(name), states) or None,
+            "remark": config.standing(name, states) or None,
             "origin": {"kind": origin.kind, "file": origin.file, "line": origin.line, "plugin": origin.plugin},
         }
     problems = [

@@ -105,6 +105,8 @@ def _legacy(found: Invocation, argument: str) -> bool:
         found.words.append(command or word)
     elif firewall:
         found.words = ["setup-firewall", firewall.group(1)]
+    elif command == "help" and found.words:
+        found.words.insert(0, "help")  # that of the command before it
     elif command is not None:
         found.words = [command]
     elif not word or found.words:

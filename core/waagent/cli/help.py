@@ -17,11 +17,12 @@ _FLAGS = """
 Flags:
   -verbose                     more on standard error and in the log
   -force                       do not ask for confirmation
-  --dry-run                    with -deprovision and -serialconsole: only show what would be done
+  --dry-run                    with a command that changes the machine: only show what would be done
   -full                        with -collect-logs: everything
   -debug                       with -run-exthandlers: run without the daemon
   -configuration-path:FILE     read FILE instead of the usual configuration files
   --root DIR                   put every path of the agent under DIR (also: WAAGENT_ROOT)
+  --help                       with a command: its options
 """
 
 

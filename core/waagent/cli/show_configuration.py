@@ -15,5 +15,5 @@ def run(session: Session, arguments: argparse.Namespace) -> int:
     """Print ``name = value`` for every option; switches as ``True`` and ``False``, absent as ``None``."""
     config = session.config
     sys.stdout.writelines(f"{name} = {config.value(name)}\n" for name in config.options)
-    config.report(session.log)
+    config.report(session.log, session.plugin_states())
     return 0

@@ -183,7 +183,7 @@ def main(options: Options) -> int:
     _open_console(agent)
     _forget_results(agent)
     agent.use_plugins(PluginHost.boot(agent.log, agent.config, agent.paths, agent.paths.run(PLUGIN_LIST)))
-    agent.config.report(agent.log)
+    agent.config.report(agent.log, {info.name: info.state for info in agent.plugins.listing()})
     stage = BootStage(agent, options.boot_fd)
     code = stage.run()
     _close_console(agent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,22 @@ def test_the_json_form_holds_all_of_it(root: Path, capsys: pytest.CaptureFixture
     assert document["role"] == "boot"
     assert [plan["name"] for plan in document["plans"]] == ["disk", "provisioning"]
     assert document["plans"][1]["steps"][1] == {"name": "password", "outcome": "failed", "seconds": 8.5}
+
+
+def test_the_journals_are_for_root_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is told that nothing ran when it is only hidden."""
+    real = os.open
+
+    def refuse(path: str, *arguments: int, **more: int) -> int:
+        if str(path).endswith("boot.jsonl"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert main(["--root", str(root), "analyze"]) == 77
+    assert capsys.readouterr() == ("", f"waagent: {root}/var/lib/waagent/journal is for root alone\n")
 
 
 def test_a_role_that_ran_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,10 @@ def test_help_takes_the_command_it_is_wanted_for() -> None:
     assert parse(["help", "config", "show"]).words == ["help", "config", "show"]
     assert parse(["help", "version"]).words == ["help", "version"]
     assert parse(["--help"]).words == ["help"]
+    for spelling in ("--help", "-help", "-h", "help", "-?"):
+        assert parse(["-deprovision", spelling]).words == ["help", "deprovision"]
+        assert parse(["-force", "-deprovision+user", spelling]).words == ["help", "deprovision+user"]
+    assert parse(["config", "show", "--help"]).words == ["config", "show", "--help"]
 
 
 def test_of_several_old_commands_the_last_counts_and_empty_words_do_not() -> None:

@@ -104,6 +104,21 @@ def test_help_works_when_plugins_cannot_be_had(
     assert err.count("no plugins today") == 1
 
 
+@pytest.mark.parametrize("words", [["help", "-deprovision"], ["-deprovision", "--help"], ["deprovision", "-h"]])
+@pytest.mark.usefixtures("unprivileged")
+def test_help_for_a_command_of_a_plugin_runs_nothing(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def configure(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--dry-run", action="store_true")
+
+    command = Command("deprovision", "clean", lambda agent, arguments: pytest.fail("it ran"), configure)
+    plugins_are(monkeypatch, [command])
+    assert main(words) == 0
+    assert "usage: waagent -deprovision" in (out := capsys.readouterr().out)
+    assert "--dry-run" in out
+
+
 def test_help_for_one_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "config", "show"]) == 0
     assert "--origin" in capsys.readouterr().out
@@ -327,6 +342,21 @@ def test_config_check_of_a_clean_configuration(root: Path, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == f"0 problems in {root}/etc/waagent.conf"
     assert f"{root}/etc/waagent.conf:2: info: LBProbeResponder" in out
+
+
+def test_config_check_tells_keys_of_plugins_that_are_off_from_mistakes(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugins_are(monkeypatch, [], telemetry="off", resourcedisk="off", extensions="on")
+    (root / "etc/waagent.conf").write_text("Telemetry.Enabled=n\nResourceDisk.Format=n\nOS.EnableFirewall=y\n")
+    assert main(["config", "check", "--root", str(root)]) == 0
+    file = f"{root}/etc/waagent.conf"
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{file}:1: info: Telemetry.Enabled has no effect: owned by disabled plugin telemetry" in lines
+    assert f"{file}:2: info: ResourceDisk.Format has no effect: owned by disabled plugin resourcedisk" in lines
+    text = "OS.EnableFirewall has no effect: owned by plugin firewall, which is not installed"
+    assert f"{file}:3: info: {text}" in lines
+    assert lines[-1] == f"0 problems in {file}"
 
 
 def test_config_check_names_place_default_and_nearest_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
