@@ -48,7 +48,8 @@ def on_boot(agent: Agent) -> Plans:
 
     When: at every start of the service, in the boot stage, after all plugins are loaded.
     Arguments: ``agent``: the boot stage's agent.
-    Returns: a plan, several, or ``None``; each with its phase (``early``, ``disk``, ``provision``, ``after``).
+    Returns: a plan, several, or ``None``; each with its phase: ``early``, then ``disk`` beside ``provision``, then
+        ``after`` (the default); ``background`` when all of them are through, and nobody waits for it.
     Answers: all; the plans run by phase, within a phase in call order.
     Failure: logged and counted; the other plugins' plans run, and the failure is in the status.
     Deadline: 30 s for making the plans; their steps have deadlines of their own.

@@ -72,7 +72,7 @@ class Plan:
         name: unique among plans of a process; words may be joined by blanks.
         probe: looks at the machine and returns facts by name; cheap, changes nothing.
         planner: pure: facts to the steps that are missing, in order; none when the goal is reached.
-        phase: of ``on_boot`` plans: ``early``, ``disk``, ``provision`` or ``after``.
+        phase: of ``on_boot`` plans: ``early``, ``disk``, ``provision``, ``after`` or ``background``.
     """
 
     name: str

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EARLY, DISK, PROVISION, AFTER, BACKGROUND = "early", "disk", "provision", "after", "background"
 PHASES = (EARLY, DISK, PROVISION, AFTER, BACKGROUND)
-"""``disk`` runs beside ``provision``; ``background`` (swap) follows ``disk`` and nobody waits for it."""
+"""``disk`` runs beside ``provision``; ``background`` (swap) follows all of them, and nobody waits for it."""
 
 CONSOLE_END = "End of log to /dev/console. The agent will now check for updates and then will process extensions."
 _LOCK_LOOK = 0.1

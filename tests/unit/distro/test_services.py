@@ -107,6 +107,15 @@ def test_registering_writes_enables_and_starts(machine, program):
     assert lines[:2] == ["systemctl stop waagent.service", "systemctl disable waagent.service"]
 
 
+def test_unregistering_gives_udevs_rules_back(machine, program):
+    rules = machine.write("etc/udev/rules.d/70-persistent-net.rules", "SUBSYSTEM==...")
+    machine.distro.register_service(program)
+    machine.distro.move_persistent_net_rules()
+    assert not rules.exists()
+    machine.distro.unregister_service()
+    assert rules.read_text() == "SUBSYSTEM==..."
+
+
 def test_another_program_takes_its_place(machine, program):
     other = str(machine.write("opt/new/waagent", "", 0o755))
     machine.distro.register_service(program)
@@ -182,11 +191,10 @@ def test_paths_reach_systemd_as_they_are(program, quoted):
 
 
 @pytest.mark.skipif(not PACKAGED.exists(), reason="this tree carries no packaging")
-def test_registering_writes_what_packages_ship():
-    def settings(text, section):
-        part = text.partition(f"[{section}]\n")[2].partition("\n[")[0]
-        return [line for line in part.splitlines() if line and not line.startswith("#")]
-
-    ours, theirs = servicefiles.unit("/usr/sbin/waagent", "waagent"), PACKAGED.read_text()
-    for section in ("Unit", "Service"):
-        assert settings(ours, section) == settings(theirs, section)
+def test_registering_writes_the_unit_that_packages_ship():
+    packaged = PACKAGED.read_text()
+    assert packaged.rpartition("\n[")[2].startswith("Install]\n"), "the alias is added at the end"
+    assert packaged.count("ExecStart=/usr/sbin/waagent -daemon\n") == 1
+    written = servicefiles.unit("/usr/sbin/waagent", "waagent")
+    assert written == f"# {servicefiles.MARK}\n{packaged}Alias=walinuxagent.service\n"
+    assert servicefiles.unit("/opt/w", "walinuxagent").endswith("WantedBy=multi-user.target\nAlias=waagent.service\n")

@@ -34,6 +34,10 @@ def test_every_package_says_that_it_is_typed(wheel: importlib.metadata.Distribut
     assert typed == packages()
 
 
+def test_it_brings_the_unit_that_registering_writes(wheel: importlib.metadata.Distribution) -> None:
+    assert "waagent_distro/steps/waagent.service" in {str(file) for file in wheel.files or ()}
+
+
 def test_every_entry_point_leads_to_something(wheel: importlib.metadata.Distribution) -> None:
     ours = [point for point in wheel.entry_points if re.match(r"waagent\.|console_scripts|pytest11", point.group)]
     assert len(ours) > 5

@@ -11,6 +11,7 @@ import pytest
 import waagent
 from waagent import hookdocs, hookspecs, operations
 from waagent.registry import Registry, Standing, examine
+from waagent.service import boot
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ENTRIES = [entry for module in (hookspecs, *operations.GROUPS) for entry in hookdocs.entries(module)]
@@ -26,6 +27,12 @@ def test_every_hook_that_can_be_called_is_on_the_page():
     page = hookdocs.render()
     for name, traits in Registry().traits.items():
         assert f"`{name}({', '.join(traits.arguments)})`" in page
+
+
+def test_the_page_names_every_phase_of_the_boot_stage():
+    (on_boot,) = [entry for entry in ENTRIES if entry.traits.name == "on_boot"]
+    for phase in boot.PHASES:
+        assert f"``{phase}``" in on_boot.parts["Returns"]
 
 
 @each

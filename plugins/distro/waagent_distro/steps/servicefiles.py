@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 
+_PACKAGED = "ExecStart=/usr/sbin/waagent -daemon"
 MARK = 'written by "waagent -register-service"'
 """Stands in what registering writes, so that unregistering removes nothing else."""
 
 
 def unit(program: str, name: str) -> str:
-    """Return the unit for systemd. The other name the service goes by is an alias, so that both words work."""
+    """Return the unit for systemd: the one that packages ship, ``waagent.service`` beside this module.
+
+    It runs *program*, and the other name that the service goes by is an alias, so that both words work.
+    """
     other = "waagent" if name == "walinuxagent" else "walinuxagent"
-    return f"""# {MARK}
-[Unit]
-Description=Azure guest agent
-Documentation=man:waagent(8)
-ConditionVirtualization=microsoft
-Wants=network-online.target ssh.service sshd.service
-After=network-online.target
-
-[Service]
-Type=notify
-NotifyAccess=main
-ExecStart={_quoted(program)} -daemon
-ExecReload=/bin/kill -HUP $MAINPID
-Restart=always
-RestartSec=5
-WatchdogSec=180
-TimeoutStopSec=20
-# Handlers' detached children live on when the agent is stopped, restarted or updated.
-KillMode=process
-RuntimeDirectory=waagent
-RuntimeDirectoryMode=0755
-RuntimeDirectoryPreserve=yes
-EnvironmentFile=-/etc/default/waagent
-EnvironmentFile=-/etc/sysconfig/waagent
-
-[Install]
-WantedBy=multi-user.target
-Alias={other}.service
-"""
+    with open(os.path.join(os.path.dirname(__file__), "waagent.service"), encoding="utf-8") as stream:
+        text = stream.read()
+    return f"# {MARK}\n{text.replace(_PACKAGED, f'ExecStart={_quoted(program)} -daemon')}Alias={other}.service\n"
 
 
 def openrc(program: str, name: str) -> str:
