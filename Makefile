@@ -29,7 +29,7 @@ demo: $(VENV)/.ready
 	@umask 022 && $(VENV)/bin/python examples/demo.py
 
 test: $(VENV)/.ready
-	@umask 022 && $(VENV)/bin/python $(PYTEST) -m '$(RING)' $(ARGS)
+	@$(call run-rings,$(VENV)/bin/python)
 
 # One virtual environment with the built wheel; made again when a source is newer.
 $(VENV)/.ready: $(SOURCES)
@@ -38,10 +38,17 @@ $(VENV)/.ready: $(SOURCES)
 test-matrix: test-old test-new
 
 test-old: .venv-old/.ready
-	@umask 022 && .venv-old/bin/python $(PYTEST) -m '$(RING)' $(ARGS)
+	@$(call run-rings,.venv-old/bin/python)
 
 test-new: .venv-new/.ready
-	@umask 022 && .venv-new/bin/python $(PYTEST) -m '$(RING)' $(ARGS)
+	@$(call run-rings,.venv-new/bin/python)
+
+# With JOBS=4 (as root, which gives each job a network of its own) side by side, but for what measures time.
+define run-rings
+umask 022 && $(if $(JOBS),\
+  $(1) $(PYTEST) -m '$(RING) and not alone' -n $(JOBS) --dist worksteal $(ARGS) && $(1) $(PYTEST) -m '$(RING) and alone' $(ARGS),\
+  $(1) $(PYTEST) -m '$(RING)' $(ARGS))
+endef
 
 .venv-old/.ready: $(SOURCES) tests/floors.txt
 	@test -n '$(OLD)' || { echo 'make test-matrix needs Python 3.9: set OLD=/path/to/python3.9'; exit 1; }

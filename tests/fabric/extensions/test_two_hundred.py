@@ -14,7 +14,7 @@ from tests.fabric.acceptance import tools
 from waagent_fabric import Fabric, HandlerSpec, SettingsSpec, sample_package
 from waagent_fabric.agentprocess import RunningAgent, descendants
 
-pytestmark = [pytest.mark.fabric, pytest.mark.slow]
+pytestmark = [pytest.mark.fabric, pytest.mark.slow, pytest.mark.alone]
 COUNT = 200
 SECONDS = 25.0
 CPU_MILLISECONDS = 80.0
