@@ -125,13 +125,19 @@ class Agent:
         return Executor(Journal(os.path.join(directory, self.role + ".jsonl")), self.log)
 
     def connect(self) -> Platform:
-        """Return the platform; made now in a process that had none yet (the boot stage, a command)."""
+        """Return the platform; made now in a process that had none yet."""
         with self._lock:
             if self.platform is None:
                 from waagent.platform.client import Platform
 
                 self.platform = Platform(
-                    self.config, self.paths, self.log, self.events, version=self.version, stopping=self.stopping
+                    self.config,
+                    self.paths,
+                    self.log,
+                    self.events,
+                    version=self.version,
+                    stopping=self.stopping,
+                    distro=lambda: self.distro if self.plugins_loaded else None,
                 )
             return self.platform
 

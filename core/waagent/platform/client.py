@@ -57,7 +57,8 @@ class Platform:
         sleep: waits; the default returns early when *stopping* is set.
         stopping: the process is being ended.
         environment: where proxy variables are looked up.
-        run: runs a command of the system for the DHCP exchange; default :func:`waagent.commands.run`.
+        distro: gives the operations of the operating system, for leases and the DHCP exchange; ``None`` as long as no
+            plugins are loaded.
         channels: the connections; others than ours in tests.
         opener: opens certificates; likewise.
 
@@ -77,7 +78,7 @@ class Platform:
         sleep: Callable[[float], object] | None = None,
         stopping: threading.Event | None = None,
         environment: Mapping[str, str] | None = None,
-        run: Callable[..., Any] | None = None,
+        distro: Callable[[], Any] = lambda: None,
         channels: Channels | None = None,
         opener: Opener | None = None,
     ) -> None:
@@ -103,8 +104,8 @@ class Platform:
             )
 
         self._health = Observations(events, clock)
-        question = dhcp_question(run, paths.is_real, log, self._sleep, paths.run("dhcp-routes.json"))
-        self._discovery = Discovery(paths, log, question)
+        question = dhcp_question(distro, paths.is_real, log, self._sleep, paths.run("dhcp-routes.json"))
+        self._discovery = Discovery(paths, log, distro, question)
         self.wire = WireServer(endpoint("WireServer", ""))
         self.history = History(paths.lib("history"), log)
         self._parts = FabricParts(

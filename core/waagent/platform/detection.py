@@ -66,7 +66,7 @@ class Detection:
                 try:
                     self._detect()
                 except ProtocolError:
-                    self._where.skip_leases = True
+                    self._where.failed()
                     raise
             assert self.found is not None
             if save and not self._is_saved:
@@ -116,25 +116,28 @@ def with_port(address: str | None, port: int = discovery.PORT) -> str | None:
 
 
 def dhcp_question(
-    run: Callable[..., Any] | None,
+    distro: Callable[[], Any],
     is_real_root: bool,
     log: Log,
     sleep: Callable[[float], object],
     routes_file: str | None = None,
 ) -> Callable[[], str | None] | None:
-    """Return what asks the network, ``None`` where that cannot be: without root, or on another root (ruling 7)."""
+    """Return what asks the network, ``None`` where that cannot be: without root, or on another root (ruling 7).
+
+    Nobody is asked as long as there is no *distro* to make way for the question.
+    """
     if not is_real_root or os.geteuid() != 0:
         return None
     clients: list[Any] = []
 
     def ask() -> str | None:
+        system = distro()
+        if system is None:
+            return None
         if not clients:
             from waagent.platform.dhcpclient import DhcpClient  # almost no machine comes here
 
-            if run is None:
-                from waagent import commands
-
-            clients.append(DhcpClient(run or commands.run, log, sleep, routes_file=routes_file))
+            clients.append(DhcpClient(system, log, sleep, routes_file=routes_file))
         found: str | None = clients[0].endpoint()
         return found
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
-from waagent.errors import DhcpError, StateError
+from waagent.errors import AgentError, DhcpError, StateError
 from waagent.files import ensure_dir, read_limited, write_atomic
 from waagent.log import INFO, WARNING, Log
 from waagent.paths import Paths
-from waagent.platform import leases
 
 DEFAULT = "168.63.129.16"
 PORT = 80
@@ -23,7 +22,6 @@ PROTOCOL_FILE = "Protocol"
 _ROUTE_MARK = "10813FA8"
 _OLD_PROTOCOL = "MetadataProtocol"
 _OLD_PROTOCOL_FILES = ("V2TransportPrivate.pem", "V2TransportCert.pem", "Certificates.p7b")
-_LEASE_LIMIT = 1 << 20
 
 
 class Discovery:
@@ -32,15 +30,19 @@ class Discovery:
     Args:
         paths: everything is looked for under this root.
         log: what was found, and what could not be read.
+        distro: the operations of the operating system, which know where leases lie (DIFF-1); ``None`` as long as no
+            plugins are loaded.
         dhcp: asks the network; ``None`` where that cannot be (another root).
     """
 
-    def __init__(self, paths: Paths, log: Log, dhcp: Callable[[], str | None] | None = None) -> None:
+    def __init__(
+        self, paths: Paths, log: Log, distro: Callable[[], Any], dhcp: Callable[[], str | None] | None = None
+    ) -> None:
         self._paths = paths
         self._log = log
+        self._distro = distro
         self._dhcp = dhcp
-        self.skip_leases = False
-        """Set after a failed detection: the cached leases may be of another network (``skip_cache``)."""
+        self._skip_leases = False
 
     def resolve(self, configured: str | None = None, *, static: bool = False) -> str:
         """Return ``host:port`` of the WireServer.
@@ -65,14 +67,14 @@ class Discovery:
             return f"{DEFAULT}:{PORT}"
         if saved and self._read(PROTOCOL_FILE) == PROTOCOL:
             return f"{saved}:{PORT}"
-        found = None if self.skip_leases else self._from_leases(leases.LEASE_GLOBS)
+        found = None if self._skip_leases else self._from_leases()
         if not found and self._dhcp is not None:
             try:
                 found = self._dhcp()
             except DhcpError as problem:
                 self._log.periodic(3600, "dhcp", WARNING, str(problem))
         # A lease that failed once may have been right: the WireServer was down then.
-        found = found or self._from_leases(leases.LEASE_GLOBS)
+        found = found or self._from_leases()
         if not found and self._dhcp is None:
             raise DhcpError("No route, saved address or lease names the WireServer; another root asks no network")
         if not found:
@@ -80,6 +82,10 @@ class Discovery:
             self._log.periodic(3600, "well-known", INFO, f"Nothing names the WireServer; trying {DEFAULT}")
             found = DEFAULT
         return f"{found}:{PORT}"
+
+    def failed(self) -> None:
+        """Note that nobody answered: the leases may be of another network (``skip_cache``)."""
+        self._skip_leases = self._distro() is not None
 
     def saved(self) -> str | None:
         """Return the address that an earlier detection saved, ``None`` when there is none."""
@@ -112,21 +118,19 @@ class Discovery:
             return False
         return any(_ROUTE_MARK in line.upper() for line in table.decode("ascii", "replace").splitlines())
 
-    def _from_leases(self, places: Sequence[tuple[str, str]]) -> str | None:
-        found = None
-        for pattern, form in places:
-            for path in sorted(glob.glob(self._paths.at(pattern))):
-                try:
-                    address = leases.PARSERS[form](read_limited(path, _LEASE_LIMIT))
-                except (OSError, StateError) as problem:
-                    self._log.periodic(3600, f"lease {path}", WARNING, f"Cannot read the lease {path}: {problem}")
-                    continue
-                if address:
-                    self._log.periodic(3600, f"found {path}", INFO, f"Found the endpoint {address} in {path}")
-                    found = address
-            if found:
-                return found
-        return None
+    def _from_leases(self) -> str | None:
+        distro = self._distro()
+        if distro is None:
+            return None
+        try:
+            found = distro.dhcp_lease_endpoint()
+        except AgentError as problem:
+            self._log.verbose(f"No lease tells the endpoint: {problem}")
+            return None
+        if not isinstance(found, str) or not found or not _is_host(found):
+            return None
+        self._log.periodic(3600, "lease", INFO, f"Found the endpoint {found} in the leases")
+        return found
 
     def _read(self, name: str) -> str | None:
         try:

@@ -7,15 +7,6 @@ import time
 
 from waagent.platform import ticks
 
-LEASE_GLOBS = (
-    ("/run/systemd/netif/leases/*", "networkd"),
-    ("/var/lib/dhcp/dhclient.*.leases", "isc"),
-    ("/var/lib/dhclient/dhclient-*.lease", "isc"),
-    ("/var/lib/dhclient/dhclient-*.leases", "isc"),
-    ("/var/lib/NetworkManager/dhclient-*.lease", "isc"),
-)
-"""Where leases lie and in which format, for every distribution that does not say otherwise (DIFF-1)."""
-
 _HEX = re.compile(r"[0-9a-fA-F]{1,2}(?::[0-9a-fA-F]{1,2}){3}\Z")
 _PACKED_HEX = re.compile(r"[0-9a-fA-F]{8}\Z")
 _OCTAL = re.compile(r"\\([0-3][0-7]{2})")
@@ -46,9 +37,6 @@ def parse_networkd_lease(data: bytes) -> str | None:
         if mark and key == "OPTION_245":
             found = lease_address(value) or found
     return found
-
-
-PARSERS = {"isc": parse_isc_leases, "openbsd": parse_openbsd_leases, "networkd": parse_networkd_lease}
 
 
 def lease_address(value: str) -> str | None:

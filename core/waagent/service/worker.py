@@ -374,11 +374,7 @@ def main(options: Options) -> int:
     if told:
         agent.log.warning(f"An earlier worker did not end: {told}")
     try:
-        from waagent.platform.client import Platform
-
-        agent.platform = Platform(
-            agent.config, agent.paths, agent.log, agent.events, version=agent.version, stopping=agent.stopping
-        )
+        agent.connect()
         return Worker(agent, options).run()
     except Exception as problem:
         agent.log.error(f"The worker ends: {type(problem).__name__}: {problem}")

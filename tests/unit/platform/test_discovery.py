@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.platform.memoryworld import Clock, Lines, Machine, configuration
-from waagent.errors import CommandError, DhcpError, ProtocolError
+from waagent.errors import CommandError, DhcpError, NoAnswer, ProtocolError
 from waagent.log import Log
 from waagent.paths import Paths
 from waagent.platform.dhcp import DhcpAnswer
@@ -20,15 +21,34 @@ from waagent.platform.discovery import Discovery
 ROUTE = "Iface\tDestination\tGateway\nlo\t00000000\t00000000\neth0\t10813FA8\t0100000A\t0007\n"
 
 
+class System:
+    """The operations of a system: answers, and what was asked for in order."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = {"find_primary_interface": "", "is_default_route_missing": True, **answers}
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def operation(*values: object) -> Any:
+            self.asked.append(" ".join((name, *map(str, values))))
+            answer = self.answers.get(name, True)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return operation
+
+
 class Here:
-    """A machine's files, and a network that answers or not."""
+    """A machine's files and leases, and a network that answers or not."""
 
     def __init__(self, root: Path, dhcp: str | Exception | None = None) -> None:
         self.paths = Paths(str(root))
         self.sinks = Lines()
         self.asked = 0
+        self.system: System | None = System(dhcp_lease_endpoint="")
         self._answer = dhcp
-        self.discovery = Discovery(self.paths, Log(self.sinks, "X"), self._dhcp)
+        self.discovery = Discovery(self.paths, Log(self.sinks, "X"), lambda: self.system, self._dhcp)
 
     def _dhcp(self) -> str | None:
         self.asked += 1
@@ -41,8 +61,9 @@ class Here:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
 
-    def lease(self, address: str = "a83f8111") -> None:
-        self.write("/run/systemd/netif/leases/2", f"ADDRESS=10.0.0.4\nOPTION_245={address}\n")
+    def lease(self, address: object = "168.63.129.17") -> None:
+        assert self.system is not None
+        self.system.answers["dhcp_lease_endpoint"] = address
 
     def saved(self, address: str = "10.9.9.9", protocol: str = "WireProtocol") -> None:
         self.write("/var/lib/waagent/WireServerEndpoint", address + "\n")
@@ -84,31 +105,28 @@ def test_what_was_saved_in_this_boot_is_next(tmp_path: Path) -> None:
     assert here.discovery.resolve() == "168.63.129.17:80"
 
 
-@pytest.mark.parametrize(
-    ("path", "text"),
-    [
-        ("/run/systemd/netif/leases/2", "OPTION_245=a83f8111\n"),
-        ("/var/lib/dhcp/dhclient.eth0.leases", "lease {\n option unknown-245 a8:3f:81:11;\n expire never;\n}\n"),
-        ("/var/lib/dhclient/dhclient-eth0.lease", "lease {\n option unknown-245 a8:3f:81:11;\n expire never;\n}\n"),
-        (
-            "/var/lib/NetworkManager/dhclient-x-eth0.lease",
-            "lease {\n option unknown-245 a8:3f:81:11;\n expire 2 2099/01/01 00:00:00;\n}\n",
-        ),
-    ],
-)
-def test_leases_of_all_places(tmp_path: Path, path: str, text: str) -> None:
+def test_the_leases_are_the_systems_to_read(tmp_path: Path) -> None:
     here = Here(tmp_path)
-    here.write(path, text)
+    here.lease()
     assert here.discovery.resolve() == "168.63.129.17:80"
     assert here.asked == 0
-    assert here.sinks.having("Found the endpoint 168.63.129.17 in")
+    assert here.sinks.having("Found the endpoint 168.63.129.17 in the leases")
 
 
-def test_an_unreadable_lease_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answer", [NoAnswer("nobody knows"), "", None, 17, "10.0.0.9 and more", "x" * 300])
+def test_leases_that_name_no_address_are_passed_over(tmp_path: Path, answer: object) -> None:
     here = Here(tmp_path, "10.0.0.1")
-    os.makedirs(here.paths.at("/run/systemd/netif/leases/1"))
+    here.lease(answer)
     assert here.discovery.resolve() == "10.0.0.1:80"
-    assert len(here.sinks.having("Cannot read the lease")) == 1
+
+
+def test_before_plugins_are_loaded_no_lease_is_read_and_none_counts_as_tried(tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    here.system = None
+    assert here.discovery.resolve() == "168.63.129.16:80"
+    here.discovery.failed()
+    here.system = System(dhcp_lease_endpoint="168.63.129.17")
+    assert here.discovery.resolve() == "168.63.129.17:80"
 
 
 def test_the_network_is_last_and_after_a_failed_try_before_the_leases(tmp_path: Path) -> None:
@@ -116,7 +134,7 @@ def test_the_network_is_last_and_after_a_failed_try_before_the_leases(tmp_path: 
     assert here.discovery.resolve() == "10.0.0.1:80"
     here.lease()
     assert here.discovery.resolve() == "168.63.129.17:80"
-    here.discovery.skip_leases = True
+    here.discovery.failed()
     assert here.discovery.resolve() == "10.0.0.1:80"
 
 
@@ -124,7 +142,7 @@ def test_the_network_is_last_and_after_a_failed_try_before_the_leases(tmp_path: 
 def test_a_lease_counts_again_where_the_network_does_not_answer(tmp_path: Path, answer: Any) -> None:
     here = Here(tmp_path, answer)
     here.lease()
-    here.discovery.skip_leases = True
+    here.discovery.failed()
     assert here.discovery.resolve() == "168.63.129.17:80"
     assert here.asked == 1
 
@@ -135,7 +153,7 @@ def test_where_nobody_names_it_the_well_known_address_is_asked(tmp_path: Path) -
 
 def test_under_another_root_nobody_is_asked_unless_something_names_it(tmp_path: Path) -> None:
     with pytest.raises(DhcpError, match="another root"):
-        Discovery(Paths(str(tmp_path)), Log(Lines(), "X")).resolve()
+        Discovery(Paths(str(tmp_path)), Log(Lines(), "X"), lambda: None).resolve()
 
 
 def test_what_was_found_is_saved(tmp_path: Path) -> None:
@@ -172,71 +190,82 @@ def test_another_root_never_asks_the_network(tmp_path: Path) -> None:
 
 
 class TestDhcpClient:
-    def client(self, tmp_path: Path, answer: DhcpAnswer | Exception, route: str = "Iface\tDest\n") -> DhcpClient:
-        self.commands: list[str] = []
+    MAC = bytes.fromhex("000d3a000002")
+
+    def client(self, tmp_path: Path, answer: DhcpAnswer | Exception, **answers: Any) -> DhcpClient:
         self.exchanges: list[tuple[bytes, bool]] = []
         net = tmp_path / "net"
-        for name, mac, is_real in (("lo", "00:00:00:00:00:00", False), ("eth1", "00:0d:3a:00:00:02", True)):
-            (net / name / "device").mkdir(parents=True) if is_real else (net / name).mkdir(parents=True)
+        for name, mac in (("lo", "00:00:00:00:00:00"), ("eth0", "00:0d:3a:00:00:01"), ("eth1", "00:0d:3a:00:00:02")):
+            (net / name).mkdir(parents=True)
             (net / name / "address").write_text(mac + "\n")
-        (tmp_path / "route").write_text(route)
-
-        def run(argv: tuple[str, ...], timeout: float) -> None:
-            self.commands.append(" ".join(argv))
-            if argv[0] == "iptables":
-                raise CommandError("no iptables here")
+        self.system = System(**{"find_primary_interface": "eth1", "must_pause_dhcp": False, **answers})
 
         def exchange(mac: bytes, *, broadcast: bool, before_attempt: Any, sleep: Any) -> DhcpAnswer:
             self.exchanges.append((mac, broadcast))
             before_attempt()
+            self.system.asked.append("-- exchange")
             if isinstance(answer, Exception):
                 raise answer
             return answer
 
         return DhcpClient(
-            run,
+            self.system,
             Log(Lines(), "X"),
             Clock().sleep,
             sys_net=str(net),
-            route_table=str(tmp_path / "route"),
             exchange=exchange,
             routes_file=str(tmp_path / "run" / "routes.json"),
         )
+
+    def changes(self) -> list[str]:
+        questions = ("find_primary_interface", "is_default_route_missing", "must_pause_dhcp")
+        return [asked for asked in self.system.asked if not asked.startswith(questions)]
 
     def test_a_machine_without_routes(self, tmp_path: Path) -> None:
         answer = DhcpAnswer("168.63.129.16", "10.0.0.1", (("168.63.129.16/32", "10.0.0.1"),))
         client = self.client(tmp_path, answer)
         assert client.endpoint() == "168.63.129.16"
-        assert self.commands == [
-            "ip route add 255.255.255.255 dev eth1",
-            "iptables -D INPUT -p udp --dport 68 -j ACCEPT",
-            "iptables -I INPUT -p udp --dport 68 -j ACCEPT",
-            "ip route del 255.255.255.255 dev eth1",
-            "ip route add default via 10.0.0.1",
-            "ip route add 168.63.129.16/32 via 10.0.0.1",
+        assert self.changes() == [
+            "add_broadcast_route eth1",
+            "open_dhcp_port",
+            "-- exchange",
+            "close_dhcp_port",
+            "delete_broadcast_route eth1",
+            "add_route 0.0.0.0 0 10.0.0.1 eth1",
+            "add_route 168.63.129.16 32 10.0.0.1 eth1",
         ]
         noted = json.loads((tmp_path / "run" / "routes.json").read_text())
         assert (noted["interface"], noted["gateway"]) == ("eth1", "10.0.0.1")
         assert noted["routes"] == [["168.63.129.16/32", "10.0.0.1"]]
         client.endpoint()
-        mac = bytes.fromhex("000d3a000002")
-        assert self.exchanges == [(mac, False), (mac, True)], "a broadcast answer is asked for from the second one on"
+        assert self.exchanges == [(self.MAC, False), (self.MAC, True)], "a broadcast is asked for from the second on"
 
     def test_a_machine_with_a_default_route_keeps_it(self, tmp_path: Path) -> None:
-        client = self.client(tmp_path, DhcpAnswer(None, "10.0.0.1"), "Iface\tDest\neth1\t00000000\t0100000A\n")
+        client = self.client(tmp_path, DhcpAnswer(None, "10.0.0.1"), is_default_route_missing=False)
         assert client.endpoint() is None
-        assert not [command for command in self.commands if command.startswith("ip ")]
+        assert self.changes() == ["open_dhcp_port", "-- exchange", "close_dhcp_port"]
         assert json.loads((tmp_path / "run" / "routes.json").read_text())["gateway"] is None
+
+    def test_a_client_that_owns_the_port_is_stopped_meanwhile(self, tmp_path: Path) -> None:
+        client = self.client(tmp_path, DhcpError("no answer"), must_pause_dhcp=True)
+        with pytest.raises(DhcpError):
+            client.endpoint()
+        assert (self.changes()[0], self.changes()[-1]) == ("stop_dhcp", "start_dhcp")
 
     def test_the_route_for_broadcasts_is_taken_away_after_a_failure(self, tmp_path: Path) -> None:
         client = self.client(tmp_path, DhcpError("no answer"))
         with pytest.raises(DhcpError):
             client.endpoint()
-        assert self.commands[-1] == "ip route del 255.255.255.255 dev eth1"
+        assert self.changes()[-1] == "delete_broadcast_route eth1"
+
+    def test_operations_that_fail_are_done_without(self, tmp_path: Path) -> None:
+        failing = CommandError("no such tool")
+        answers = dict.fromkeys(("find_primary_interface", "is_default_route_missing", "must_pause_dhcp"), failing)
+        client = self.client(tmp_path, DhcpAnswer("10.0.0.9"), open_dhcp_port=failing, **answers)
+        assert client.endpoint() == "10.0.0.9"
+        assert self.exchanges == [(bytes.fromhex("000d3a000001"), False)], "any interface with an address will do"
 
     def test_no_interface(self, tmp_path: Path) -> None:
-        client = DhcpClient(
-            lambda *_, **__: None, Log(Lines(), "X"), Clock().sleep, sys_net=str(tmp_path), route_table="/nonexistent"
-        )
+        client = DhcpClient(System(), Log(Lines(), "X"), Clock().sleep, sys_net=str(tmp_path))
         with pytest.raises(DhcpError, match="no network interface"):
             client.endpoint()

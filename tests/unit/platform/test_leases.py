@@ -7,8 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waagent.platform.leases import (
-    LEASE_GLOBS,
-    PARSERS,
     lease_address,
     parse_isc_leases,
     parse_networkd_lease,
@@ -109,7 +107,3 @@ def test_no_file_is_refused(data: bytes) -> None:
         address = parser(data, NOW)
         assert address is None or address.count(".") == 3
     parse_networkd_lease(data)
-
-
-def test_every_place_has_a_parser() -> None:
-    assert {kind for _glob, kind in LEASE_GLOBS} <= PARSERS.keys()
