@@ -17,6 +17,7 @@ class NetworkPlugin:
 
     def __init__(self) -> None:
         self._watch: NetworkWatch | None = None
+        self._changes = 0
 
     @hookimpl
     def declare_periodic(self, agent: Agent) -> list[Periodic]:
@@ -30,7 +31,8 @@ class NetworkPlugin:
         """Set the routes again that the agent had set itself."""
         from waagent_upkeep import routes
 
-        return routes.plan(agent)
+        self._changes += 1
+        return routes.plan(agent, self._changes - 1)
 
     def _look(self, agent: Agent) -> None:
         if self._watch is None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from waagent import Agent
 
 SELDOM = 10
-"""While no client runs, only one look in so many searches for one: many machines have a fixed address."""
+"""A client that is gone is searched for so often; then, and where none ever ran, only one look in so many does that."""
 
 
 class NetworkWatch:
@@ -25,8 +25,7 @@ class NetworkWatch:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._known: dict[int, str] = {}
-        self._missing = False
-        self._pauses = 0
+        self._looks = 0  # since all that are known were there
         self._network = routes.fingerprint(agent)
 
     def look(self) -> None:
@@ -42,25 +41,24 @@ class NetworkWatch:
             self._agent.lane(LANE).submit_once("network change", self._tell, name="network change")
 
     def _client_restarted(self) -> bool:
-        alive = {pid: start for pid, start in self._known.items() if start and start_time(self._agent, pid) == start}
-        if alive:
-            self._known = alive
+        agent, known = self._agent, self._known
+        if known and all(start_time(agent, pid) == start for pid, start in known.items()):
+            self._looks = 0
             return False
-        if self._missing and self._pauses:
-            self._pauses -= 1
+        self._looks += 1
+        if (not known or self._looks > SELDOM) and self._looks % SELDOM != 1:
             return False
-        agent = self._agent
         found = {pid: start_time(agent, pid) for pid in agent.distro.find_dhcp_processes()}
         if not found:
-            if not self._missing:
+            if self._looks == 1:
                 agent.log.warning("Dhcp client is not running.")
-            self._missing, self._pauses = True, SELDOM - 1
             return False
-        restarted = bool(self._known)
-        self._known, self._missing = found, False
-        if restarted:
+        if known and found.items() <= known.items():
+            return False  # one of several has ended, and its successor has not begun yet
+        self._known, self._looks = found, 0
+        if known:
             agent.log.info("EnvMonitor: Detected dhcp client restart. Restoring routing table.")
-        return restarted
+        return bool(known)
 
     def _tell(self) -> None:
         agent = self._agent

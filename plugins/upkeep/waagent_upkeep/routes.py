@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from waagent import Plan, StateError, Step, read_json, read_limited
+from waagent_upkeep.patience import numbered
 
 if TYPE_CHECKING:
     from waagent import Agent
@@ -84,8 +85,13 @@ def fingerprint(agent: Agent) -> tuple[str, tuple[int, ...]] | None:
     return (main.interface, own) if own else None
 
 
-def plan(agent: Agent) -> Plan | None:
-    """Return the plan that sets the noted routes again; ``None`` when the agent never set any."""
+def plan(agent: Agent, change: int = 0) -> Plan | None:
+    """Return the plan that sets the noted routes again; ``None`` when the agent never set any.
+
+    Args:
+        agent: whose distribution sets them.
+        change: which change of the network this is; a route that was refused twice is tried again at the next.
+    """
     noted = _noted(agent)
     if noted is None:
         return None
@@ -107,7 +113,8 @@ def plan(agent: Agent) -> Plan | None:
 
             summary = f"route {network}/{prefix} through {gateway}"
             gives = {"present": facts["present"] | {key}}
-            steps.append(Step(f"{network}/{prefix} via {gateway}", summary, run, gives=gives, optional=True))
+            name = numbered(f"{network}/{prefix} via {gateway}", change)
+            steps.append(Step(name, summary, run, gives=gives, optional=True))
         return steps
 
     return Plan("routes", probe, missing)

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.distro.conftest import ROUTES, process
 from waagent.errors import NoAnswer
 from waagent_distro.network import dhcpcd, probing, wicked
-from waagent_distro.steps import interfaces, processes
+from waagent_distro.steps import interfaces
 
 LINK_UP = 'sh -c ip link set "$1" down; exec ip link set "$1" up sh eth0'
 
@@ -76,7 +76,6 @@ def test_the_tool_above_comes_before_the_client_that_it_runs(networked):
     process(networked, 600, "dhcpcd")
     assert probing.manager_of(networked, "eth0") == "dhcpcd"
     run_networkmanager(networked)
-    processes._known.clear()
     assert probing.manager_of(networked, "eth0") == "networkmanager"
 
 
@@ -213,7 +212,6 @@ def test_dhcp_pauses_only_where_the_port_is_taken(networked):
     assert networked.distro.start_dhcp() is True
     assert networked.commands() == []
     run_networkd(networked)
-    processes._known.clear()
     assert networked.distro.must_pause_dhcp() is True
     assert networked.distro.stop_dhcp() is True
     (networked.root / "proc/300/stat").unlink()  # it has ended, and is started again all the same
@@ -301,17 +299,30 @@ def test_dhcp_clients_are_found_by_name(machine):
     assert machine.distro.find_dhcp_processes() == (3, 20)
 
 
-def test_a_client_that_was_restarted_is_noticed_and_nothing_is_searched_before(machine, monkeypatch):
+@pytest.mark.parametrize(
+    ("prepare", "others", "found"),
+    [
+        (run_networkd, {900: "dhclient"}, (300,)),
+        (run_networkmanager, {900: "dhclient"}, (400,)),
+        (run_wicked, {900: "NetworkManager"}, (500,)),
+        (run_ifupdown, {900: "NetworkManager", 701: "dhclient"}, (700, 701)),
+        (lambda machine: process(machine, 600, "dhcpcd"), {601: "dhcpcd", 900: "NetworkManager"}, (600,)),
+    ],
+)
+def test_the_client_is_the_one_of_the_tool_in_charge(networked, prepare, others, found):
+    prepare(networked)
+    for pid, name in others.items():
+        process(networked, pid, name)
+    assert networked.distro.find_dhcp_processes() == found
+
+
+def test_a_client_that_was_restarted_is_another(machine):
     process(machine, 20, "dhclient")
-    assert machine.distro.find_dhcp_processes() == (20,)
-    searched = []
-    real = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: searched.append(path) or real(path))
-    assert machine.distro.find_dhcp_processes() == (20,)
-    assert searched == []
+    process(machine, 30, "dhclient")
+    assert machine.distro.find_dhcp_processes() == (20, 30)
     process(machine, 20, "bash", since=900)  # the number was used again
     process(machine, 21, "dhclient", since=901)
-    assert machine.distro.find_dhcp_processes() == (21,)
+    assert machine.distro.find_dhcp_processes() == (21, 30)
 
 
 def test_ports_need_no_opening(machine):
@@ -325,6 +336,29 @@ def test_ports_need_no_opening(machine):
 ISC = 'lease {\n  interface "eth0";\n  option unknown-245 a8:3f:81:10;\n  expire never;\n}\n'
 
 
+WICKED = """<lease>
+  <family>ipv4</family>
+  <type>dhcp</type>
+  <state>granted</state>
+  <acquired>1769847342</acquired>
+  <ipv4:dhcp>
+    <server-id>168.63.129.16</server-id>
+    <address>10.0.0.4</address>
+    <options>
+      <unknown-120>
+        <code>120</code>
+        <data>01:02:03:04</data>
+      </unknown-120>
+      <unknown-245>
+        <code>245</code>
+        <data>a8:3f:81:10</data>
+      </unknown-245>
+    </options>
+  </ipv4:dhcp>
+</lease>
+"""
+
+
 @pytest.mark.parametrize(
     ("prepare", "path", "text"),
     [
@@ -334,13 +368,9 @@ ISC = 'lease {\n  interface "eth0";\n  option unknown-245 a8:3f:81:10;\n  expire
         (
             run_wicked,
             "var/lib/wicked/lease-eth0-dhcp-ipv4.xml",
-            "<lease><options><unknown-245>a8:3f:81:10</unknown-245></options></lease>",
+            WICKED,
         ),
-        (
-            run_wicked,
-            "var/lib/wicked/lease-eth0-dhcp-ipv4.xml",
-            "<option><code>245</code>\n<data>a8:3f:81:10</data></option>",
-        ),
+        (run_wicked, "run/wicked/lease-eth0-dhcp-ipv4.xml", WICKED),
         (run_ifupdown, "var/lib/dhcp/dhclient.eth0.leases", ISC),
         (lambda machine: None, "var/lib/dhclient/dhclient-eth0.lease", ISC),
     ],
@@ -355,7 +385,7 @@ def test_the_endpoint_is_read_from_the_lease(networked, prepare, path, text):
 def test_networkmanagers_own_client_is_asked(networked):
     run_networkmanager(networked)
     networked.answer(
-        "nmcli -t -f DHCP4", "DHCP4.OPTION[1]:ip_address = 10.0.0.4\nDHCP4.OPTION[2]:private_245 = a8:3f:81:10\n"
+        "nmcli -t -e no -f DHCP4", "DHCP4.OPTION[1]:ip_address = 10.0.0.4\nDHCP4.OPTION[2]:private_245 = a8:3f:81:10\n"
     )
     assert networked.distro.dhcp_lease_endpoint() == "168.63.129.16"
 

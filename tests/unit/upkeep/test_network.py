@@ -94,17 +94,35 @@ def test_a_client_that_is_gone_for_a_while(machine: Machine, hooks: Hooks) -> No
     watch = NetworkWatch(machine)
     watch.look()
     end(machine, 100)
-    for _ in range(30):
-        watch.look()
-    assert len(machine.logged("Dhcp client is not running.")) == 1
-    assert len(machine.distro.asked("find_dhcp_processes")) == 4, "it is searched for now and then"
+    watch.look()
     start(machine, 101, 6)
+    watch.look()
+    assert hooks.fired == 1, "at the first look after it is back"
+    end(machine, 101)
+    searched = len(machine.distro.asked("find_dhcp_processes"))
+    for _ in range(5 * SELDOM):
+        watch.look()
+    assert len(machine.logged("Dhcp client is not running.")) == 2, "once per disappearance"
+    assert len(machine.distro.asked("find_dhcp_processes")) - searched == SELDOM + 4, "later now and then"
+    start(machine, 102, 7)
     for _ in range(SELDOM):
         watch.look()
-    assert hooks.fired == 1
-    end(machine, 101)
+    assert hooks.fired == 2
+
+
+def test_one_of_two_clients_is_restarted(machine: Machine, hooks: Hooks) -> None:
+    start(machine, 100, 5)
+    start(machine, 200, 5)
+    watch = NetworkWatch(machine)
     watch.look()
-    assert len(machine.logged("Dhcp client is not running.")) == 2, "once per disappearance"
+    end(machine, 100)
+    watch.look()
+    assert hooks.fired == 0, "the other one was not touched"
+    start(machine, 300, 9)
+    watch.look()
+    assert hooks.fired == 1
+    watch.look()
+    assert hooks.fired == 1
 
 
 def test_a_machine_with_a_fixed_address(machine: Machine, hooks: Hooks) -> None:
@@ -199,6 +217,18 @@ def test_a_default_route_of_others_stays_the_only_one(machine: Machine) -> None:
     plan = NetworkPlugin().on_network_change(machine)
     assert plan is not None
     assert machine.names(plan) == ["168.63.129.16/32 via 10.0.4.1"]
+
+
+def test_a_route_that_is_refused_is_tried_at_every_change(machine: Machine) -> None:
+    note_routes(machine, gateway="")
+    machine.write("/proc/net/route", HEAD + LOCAL)
+    machine.distro.answers["add_route"] = OSError("Network is unreachable")
+    plugin = NetworkPlugin()
+    for _ in range(5):
+        plan = plugin.on_network_change(machine)
+        assert plan is not None
+        machine.executor.run(plan)
+    assert len(machine.distro.asked("add_route")) == 5
 
 
 def test_a_machine_whose_routes_the_agent_never_set(machine: Machine) -> None:

@@ -46,6 +46,16 @@ def restart_interface(agent: Agent, interface: str) -> bool | None:
     return True
 
 
+@hookimpl
+def find_dhcp_processes(agent: Agent) -> tuple[int, ...] | None:
+    """Its first process: the helpers of that one come and go."""
+    if not probing.is_mine(agent, probing.DHCPCD):
+        return None
+    from waagent_distro.steps import processes
+
+    return processes.named(agent, ("dhcpcd",))[:1]
+
+
 def with_hostname(text: str) -> str:
     """Return the settings with a plain ``hostname``, which means the system's, before any block for one interface."""
     lines = text.splitlines()

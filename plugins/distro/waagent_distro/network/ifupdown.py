@@ -23,6 +23,16 @@ def restart_interface(agent: Agent, interface: str) -> bool | None:
 
 
 @hookimpl
+def find_dhcp_processes(agent: Agent) -> tuple[int, ...] | None:
+    """The clients that it starts."""
+    if not probing.is_mine(agent, probing.IFUPDOWN):
+        return None
+    from waagent_distro.steps import processes
+
+    return processes.named(agent, ("dhclient", "dhclient3", "udhcpc"))
+
+
+@hookimpl
 def dhcp_lease_endpoint(agent: Agent) -> str | None:
     """Read dhclient's lease files."""
     if not probing.is_mine(agent, probing.IFUPDOWN):

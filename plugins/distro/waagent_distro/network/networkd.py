@@ -33,6 +33,16 @@ def restart_interface(agent: Agent, interface: str) -> bool | None:
 
 
 @hookimpl
+def find_dhcp_processes(agent: Agent) -> tuple[int, ...] | None:
+    """The service itself: it is the client."""
+    if not probing.is_mine(agent, probing.NETWORKD):
+        return None
+    from waagent_distro.steps import processes
+
+    return processes.named(agent, ("systemd-network",))
+
+
+@hookimpl
 def must_pause_dhcp(agent: Agent) -> bool | None:
     """Yes: networkd binds the port that the agent's own request needs."""
     return True if probing.is_mine(agent, probing.NETWORKD) else None

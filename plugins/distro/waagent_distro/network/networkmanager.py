@@ -45,6 +45,16 @@ def restart_interface(agent: Agent, interface: str) -> bool | None:
 
 
 @hookimpl
+def find_dhcp_processes(agent: Agent) -> tuple[int, ...] | None:
+    """The service itself, which watches over the client that it uses."""
+    if not probing.is_mine(agent, probing.NETWORKMANAGER):
+        return None
+    from waagent_distro.steps import processes
+
+    return processes.named(agent, ("NetworkManager",))
+
+
+@hookimpl
 def dhcp_lease_endpoint(agent: Agent) -> str | None:
     """Read its lease files; its own client keeps option 245 in memory only, so ask for that too."""
     link = agent.distro.find_primary_interface()
@@ -59,7 +69,7 @@ def dhcp_lease_endpoint(agent: Agent) -> str | None:
         found = ""
     if found:
         return found
-    done = agent.run(("nmcli", "-t", "-f", "DHCP4", "device", "show", link), timeout=15)
+    done = agent.run(("nmcli", "-t", "-e", "no", "-f", "DHCP4", "device", "show", link), timeout=15)
     for line in done.stdout.splitlines():
         key, _, value = line.partition(":")[2].partition(" = ")
         if key.strip() in ("unknown_245", "private_245", "option_245"):

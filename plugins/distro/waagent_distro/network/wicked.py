@@ -43,6 +43,16 @@ def restart_interface(agent: Agent, interface: str) -> bool | None:
 
 
 @hookimpl
+def find_dhcp_processes(agent: Agent) -> tuple[int, ...] | None:
+    """Its client for IPv4."""
+    if not probing.is_mine(agent, probing.WICKED):
+        return None
+    from waagent_distro.steps import processes
+
+    return processes.named(agent, ("wickedd-dhcp4",))
+
+
+@hookimpl
 def must_pause_dhcp(agent: Agent) -> bool | None:
     """Yes: its client binds the port that the agent's own request needs."""
     return True if probing.is_mine(agent, probing.WICKED) else None

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 Parser = Callable[[bytes], "str | None"]
 
 _LIMIT = 1 << 20
-_WICKED = re.compile(
-    r"<(?:unknown|option|private)[-_]?245[^>]*>\s*([0-9a-fA-F:]+)\s*<"
-    r"|<code>\s*245\s*</code>\s*<data>\s*([0-9a-fA-F:]+)\s*<"
-)
+_WICKED = re.compile(r"<code>\s*245\s*</code>\s*<data>\s*([0-9a-fA-F:]+)\s*</data>")
 
 
 def parse_wicked_lease(data: bytes) -> str | None:
-    """Return the address in a lease of wicked, ``None`` when there is none."""
+    """Return the address in a lease of wicked, ``None`` when there is none.
+
+    It keeps an option that it does not know as ``<unknown-245><code>245</code><data>a8:3f:81:10</data></unknown-245>``.
+    """
     match = _WICKED.search(data.decode("utf-8", "replace"))
-    return lease_address(match.group(1) or match.group(2)) if match else None
+    return lease_address(match.group(1)) if match else None
 
 
 NETWORKD: tuple[tuple[str, Parser], ...] = (("/run/systemd/netif/leases/*", parse_networkd_lease),)
@@ -37,7 +37,10 @@ DHCLIENT: tuple[tuple[str, Parser], ...] = (
     ("/var/lib/dhclient/dhclient-*.lease", parse_isc_leases),
     ("/var/lib/dhclient/dhclient-*.leases", parse_isc_leases),
 )
-WICKED: tuple[tuple[str, Parser], ...] = (("/var/lib/wicked/lease-*-dhcp-ipv4.xml", parse_wicked_lease),)
+WICKED: tuple[tuple[str, Parser], ...] = (
+    ("/run/wicked/lease-*-dhcp-ipv4.xml", parse_wicked_lease),
+    ("/var/lib/wicked/lease-*-dhcp-ipv4.xml", parse_wicked_lease),
+)
 
 EVERYWHERE = (*NETWORKD, *DHCLIENT, *NETWORKMANAGER, *WICKED)
 """Where every client known here keeps its leases, and in which form."""
