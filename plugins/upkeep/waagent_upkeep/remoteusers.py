@@ -10,7 +10,7 @@ import attrs
 
 from waagent import AgentError, NoAnswer, Plan, RemoteAccess, RemoteUser, Step, redact
 from waagent_upkeep import accounts
-from waagent_upkeep.patience import LANE
+from waagent_upkeep.patience import LANE, numbered
 
 if TYPE_CHECKING:
     from waagent import Agent
@@ -20,6 +20,8 @@ RECORD = "remote-access"
 """Name of the state: account to ``begun`` or ``done``. One that only was begun may lack its password."""
 LONGEST_WAIT = 3600.0
 """Seconds after which expirations are looked at again at the latest: clocks are set."""
+FIRST_RETRY = 60.0
+"""Seconds after which what failed is tried again: an account past its time must not stay. Then five times as long."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -73,7 +75,9 @@ class RemoteUsers:
         self._clock = clock
         self._listed: RemoteAccess | None = None
         self._clean = False
-        self._told_unsupported = False
+        self._failures = 0
+        self._told: set[str] = set()
+        self._unsupported_told = False
         self._timer: Any = None
 
     def offer(self, listed: RemoteAccess | None) -> None:
@@ -81,17 +85,27 @@ class RemoteUsers:
         if listed is None and self._clean:
             return
         self._listed = listed
+        self._told = set()
         self._agent.lane(LANE).submit_once(OPERATION, self.work, name="just-in-time accounts")
 
     def work(self) -> None:
         """Make the accounts as they are listed; never raises."""
-        agent = self._agent
+        listed, done = self._listed, False
+        moments: list[int] = []
         try:
             if not self._is_supported():
                 return
-            self._work(self._listed)
+            wishes = self._wishes(listed)
+            moments = [wish.expires for wish in wishes if wish.expires is not None]
+            token = listed.incarnation if listed is not None else "no list"
+            # Another name each time: the executor leaves a step alone that failed twice.
+            results = [self._one(wish, numbered(token, self._failures)) for wish in wishes]
+            done = all(results)
         except Exception as problem:
-            agent.events.add(OPERATION, success=False, message=f"{type(problem).__name__}: {problem}")
+            self._failed("", f"{type(problem).__name__}: {problem}")
+        self._failures = 0 if done else self._failures + 1
+        self._clean = done and listed is None
+        self._wake_for(moments)
 
     def _is_supported(self) -> bool:
         agent = self._agent
@@ -99,31 +113,30 @@ class RemoteUsers:
             supported = bool(agent.distro.supports_remote_access())
         except NoAnswer:
             supported = False
-        if not supported and self._listed is not None and not self._told_unsupported:
-            self._told_unsupported = True
+        if not supported and self._listed is not None and not self._unsupported_told:
+            self._unsupported_told = True
             agent.log.warning("The platform lists just-in-time accounts, which do not work on this distribution")
         return supported
 
-    def _work(self, listed: RemoteAccess | None) -> None:
-        agent = self._agent
-        wishes = {name: Wish(name) for name in accounts.marked(agent)}
+    def _wishes(self, listed: RemoteAccess | None) -> list[Wish]:
+        wishes = {name: Wish(name) for name in accounts.marked(self._agent)}
         for user in listed.users if listed is not None else ():
             wishes[user.name] = Wish(user.name, user, accounts.parse_expiration(user.expiration))
-        token = listed.incarnation if listed is not None else "no list"
-        results = [self._one(wish, token) for wish in wishes.values()]
-        self._clean = listed is None and all(results)
-        self._wake_for([wish.expires for wish in wishes.values() if wish.expires is not None])
+        return list(wishes.values())
 
     def _one(self, wish: Wish, token: str) -> bool:
-        """Bring one account to what is wished; returns whether that is so now."""
+        """Bring one account to what is wished; returns whether nothing is left to try."""
         agent = self._agent
         if wish.user is not None and wish.expires is None:
-            return self._failed(wish.name, f"its expiration {wish.user.expiration[:60]!r} cannot be read")
+            self._failed(wish.name, f"its expiration {wish.user.expiration[:60]!r} cannot be read")
+            return True
         if wish.user is not None and accounts.standing(agent, wish.name) == accounts.ORDINARY:
-            return self._failed(wish.name, "an ordinary account has this name, which is left as it is")
+            self._failed(wish.name, "an ordinary account has this name, which is left as it is")
+            return True
         work = _Work(agent, wish, token, self._clock)
         result = agent.executor.run(work.plan(), stop=agent.stopping)
         if result.ok:
+            self._told.discard(wish.name)
             return True
         if result.stopped:
             return False
@@ -131,24 +144,29 @@ class RemoteUsers:
             # An account without a password helps nobody, and would be taken for complete.
             removal = _Work(agent, Wish(wish.name), f"{token}, after a failure", self._clock)
             agent.executor.run(removal.plan(), stop=agent.stopping)
-        return self._failed(wish.name, result.error)
-
-    def _failed(self, name: str, reason: str) -> bool:
-        message = f"just-in-time account {name}: {redact(reason)}"
-        self._agent.events.add(OPERATION, success=False, message=message)
+        self._failed(wish.name, result.error)
         return False
 
+    def _failed(self, name: str, reason: str) -> None:
+        """Report that the account *name* (all of them when it is empty) failed, once for each list."""
+        if name not in self._told:
+            self._told.add(name)
+            which = f"just-in-time account {name}: " if name else ""
+            self._agent.events.add(OPERATION, success=False, message=which + redact(reason))
+
     def _wake_for(self, moments: list[int]) -> None:
-        """Work again when the next account expires: the platform need not say anything for that."""
+        """Work again when the next account expires, and soon after a failure: the platform need not say anything."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         now = self._clock()
-        wait = min((moment - now for moment in moments if moment > now), default=None)
-        if wait is not None:
-            self._timer = self._agent.loop.call_later(min(wait + 0.1, LONGEST_WAIT), self._expired, "expiration")
+        waits = [moment - now + 0.1 for moment in moments if moment > now]
+        if self._failures:
+            waits.append(FIRST_RETRY * 5.0 ** min(self._failures - 1, 9))
+        if waits:
+            self._timer = self._agent.loop.call_later(min(*waits, LONGEST_WAIT), self._again, "just-in-time accounts")
 
-    def _expired(self) -> None:
+    def _again(self) -> None:
         if not self._agent.stopping.is_set():
             self._agent.lane(LANE).submit_once(OPERATION, self.work, name="just-in-time accounts")
 

@@ -234,6 +234,33 @@ def test_a_failed_removal_is_tried_again(known: Accounts) -> None:
     assert known.names == ["ann"]
 
 
+def test_an_expired_account_that_cannot_be_deleted_is_not_forgotten(known: Accounts) -> None:
+    known.listed(("jit-bob", LATER))
+    known.machine.distro.answers["delete_user"] = OSError("busy")
+    tries: list[float] = []
+    for _ in range(3 * 3600 // 30):
+        before = len(known.asked("delete_user"))
+        known.now[0] += 30
+        known.machine.loop.advance(30)
+        tries += [known.now[0] - NOW - 3600] * (len(known.asked("delete_user")) - before)
+    assert [round(later - earlier) for earlier, later in zip(tries, tries[1:])][:3] == [60, 300, 1500]
+    assert len(known.failures) == 1, "and it is told once"
+    known.machine.distro.answers["delete_user"] = known.delete
+    known.now[0] += 3600
+    known.machine.loop.advance(3600)
+    assert known.names == ["ann"]
+
+
+def test_what_will_not_change_is_not_tried_again(known: Accounts) -> None:
+    known.listed(("ann", LATER), ("jit-bad", "tomorrow"))
+    known.now[0] += 50
+    known.machine.loop.advance(50)
+    assert [timer for timer in known.machine.loop.timers if timer.due < known.machine.loop.now + 3000] == []
+    assert len(known.failures) == 2
+    known.listed(("ann", LATER), incarnation="2")
+    assert len(known.failures) == 3, "the next list is told of anew"
+
+
 def test_a_distribution_where_they_do_not_work(known: Accounts) -> None:
     known.machine.distro.answers["supports_remote_access"] = lambda: False
     known.listed(("jit-bob", LATER))
