@@ -385,7 +385,7 @@ def move_persistent_net_rules(agent: Agent) -> bool | None:
 def restore_persistent_net_rules(agent: Agent) -> bool | None:
     """Put these files back. Changing.
 
-    When: on demand of an administrator.
+    When: the service is unregistered.
     Arguments: ``agent``.
     Returns: ``True`` when it is done.
     Answers: the first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -115,10 +116,11 @@ class Chores:
         found = []
         for name in NET_RULES:
             try:
-                changed = os.lstat(self._agent.paths.at(name)).st_mtime_ns
+                status = os.stat(self._agent.paths.at(name))
             except OSError:
                 continue
-            if self._kept.get(name) != changed:
+            # A link to /dev/null is how administrators keep such rules away.
+            if stat.S_ISREG(status.st_mode) and self._kept.get(name) != status.st_mtime_ns:
                 found.append(name)
         return {"rules": tuple(found)}
 
@@ -133,10 +135,10 @@ class Chores:
             agent.distro.move_persistent_net_rules()
             for name in names:
                 try:
-                    self._kept[name] = os.lstat(agent.paths.at(name)).st_mtime_ns
-                    agent.log.verbose(f"{name} stays: this distribution keeps its network rules")
+                    self._kept[name] = os.stat(agent.paths.at(name)).st_mtime_ns
                 except OSError:
-                    agent.log.warning(f"Persistent network rules {name} were moved into {agent.paths.lib_dir}")
+                    continue  # it was moved, and the distribution said so
+                agent.log.verbose(f"{name} stays: this distribution keeps its network rules")
 
         summary = f"move {' and '.join(names)} out of the way: they name the network cards of one machine"
         return [Step(numbered("network rules", number), summary, run, gives={"rules": ()}, optional=True)]

@@ -123,3 +123,11 @@ def test_udevs_names_of_interfaces_go_and_come_back(machine):
     assert machine.distro.restore_persistent_net_rules() is True
     assert generator.read_text() == "generator"
     assert rules.read_text() == "written again"
+
+
+def test_rules_that_an_administrator_masked_stay_masked(machine):
+    path = machine.root / "etc/udev/rules.d/70-persistent-net.rules"
+    path.parent.mkdir(parents=True)
+    path.symlink_to("/dev/null")
+    assert machine.distro.move_persistent_net_rules() is True
+    assert path.is_symlink()

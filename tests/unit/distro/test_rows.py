@@ -25,7 +25,7 @@ ROWS = {
     "centos": ('ID=centos\nID_LIKE="rhel fedora"', "linux fedora rhel", "waagent", "sbin", RELOAD, True, True),
     "alma": ('ID=almalinux\nID_LIKE="rhel centos fedora"', "linux fedora rhel", "waagent", "sbin", RELOAD, True, True),
     "rocky": ('ID=rocky\nID_LIKE="rhel centos fedora"', "linux fedora rhel", "waagent", "sbin", RELOAD, True, True),
-    "ol": ("ID=ol\nID_LIKE=fedora", "linux fedora", "waagent", "sbin", RELOAD, True, True),
+    "ol": ("ID=ol\nID_LIKE=fedora", "linux fedora ol", "waagent", "sbin", RELOAD, True, True),
     "amzn": ("ID=amzn\nID_LIKE=fedora", "linux fedora", "waagent", "sbin", RELOAD, True, True),
     "fedora": ("ID=fedora", "linux fedora", "waagent", "sbin", RELOAD, False, False),
     "sles": ("ID=sles\nID_LIKE=suse", "linux suse", "waagent", "sbin", RELOAD, True, True),
@@ -168,6 +168,13 @@ def test_rhel_with_ifcfg_files_writes_the_name_there_and_goes_on(systemd):
     assert systemd.commands() == ["nmcli device modify eth0 ipv4.dhcp-hostname web1 ipv6.dhcp-hostname web1"]
 
 
+def test_oracle_belongs_to_that_family(systemd):
+    network(systemd)
+    systemd.write("etc/sysconfig/network-scripts/ifcfg-eth0", "DEVICE=eth0\n")
+    systemd.become('ID="ol"\nID_LIKE="fedora"\nVERSION_ID="8.10"\n').distro.set_dhcp_hostname("web1")
+    assert systemd.read("etc/sysconfig/network-scripts/ifcfg-eth0") == "DEVICE=eth0\nDHCP_HOSTNAME=web1\n"
+
+
 def test_suse_forgets_the_name_of_an_image(systemd):
     systemd.write("etc/sysconfig/network/dhcp", 'DHCLIENT_HOSTNAME_OPTION="web1"\n')
     systemd.become("ID=sles\nID_LIKE=suse\n")
@@ -203,9 +210,22 @@ def test_alpine_without_shadow_uses_busybox(bare):
     assert bare.commands()[-1] == "adduser -D -g JIT_Account amy"
     with pytest.raises(NoAnswer, match="install the package shadow"):
         bare.distro.create_user("amy", expiration="2030-01-01")
+    bare.write("etc/passwd", "amy:x:1000:1000::/home/amy:/bin/ash\nsys:x:3:3::/:/x\n")
+    bare.write("etc/sudoers.d/waagent", "amy ALL=(ALL) ALL\n")
+    bare.answer("deluser")
+    assert bare.distro.delete_user("amy") is True
+    assert bare.commands()[-1] == "deluser --remove-home amy"
+    assert "amy" not in (bare.read("etc/sudoers.d/waagent") if (bare.root / "etc/sudoers.d/waagent").exists() else "")
+    with pytest.raises(NoAnswer, match="sys is a system user"):
+        bare.distro.delete_user("sys")
+    bare.write("etc/passwd", "")
     bare.answer("useradd")
     bare.distro.create_user("amy")
     assert bare.commands()[-1] == "useradd -m amy"
+    bare.write("etc/passwd", "amy:x:1000:1000::/home/amy:/bin/ash\n")
+    bare.answer("userdel")
+    bare.distro.delete_user("amy")
+    assert bare.commands()[-1] == "userdel -f -r amy"
 
 
 def test_openwrt(bare):

@@ -81,7 +81,14 @@ def test_persistent_network_rules_go_at_boot(machine: Machine) -> None:
     assert plan.phase == "early"
     assert machine.executor.run(plan).ok
     assert not machine.there(NET_RULES[0])
-    assert len(machine.logged("WARNING", "moved into")) == 2
+    assert not machine.logged("stays")
+
+
+def test_rules_that_an_administrator_masked_stay_masked(machine: Machine) -> None:
+    place = Path(machine.paths.at(NET_RULES[1]))
+    place.parent.mkdir(parents=True)
+    place.symlink_to("/dev/null")
+    assert machine.names(Chores(machine).boot_plan()) == []
 
 
 def test_rules_that_the_distribution_keeps_are_asked_about_once(machine: Machine) -> None:

@@ -15,10 +15,10 @@ FILES = ("/lib/udev/rules.d/75-persistent-net-generator.rules", "/etc/udev/rules
 
 
 def move(agent: Agent) -> bool:
-    """Move the files into ``Lib.Dir``, in place of older copies."""
+    """Move the files into ``Lib.Dir``, in place of older copies; a link to ``/dev/null`` stays, it keeps rules away."""
     for path in FILES:
         place = agent.paths.at(path)
-        if not os.path.exists(place):
+        if not os.path.isfile(place):
             continue
         ensure_dir(agent.paths.lib_dir)
         agent.log.warning(f"Move rules file {os.path.basename(path)} to {agent.paths.lib_dir}")

@@ -45,7 +45,7 @@ def register(agent: Agent, program: str) -> bool:
 
 
 def unregister(agent: Agent) -> bool:
-    """Stop and disable the service; a file that :func:`register` wrote goes too.
+    """Stop and disable the service; a file that :func:`register` wrote goes too, udev's rules come back.
 
     Raises:
         CommandError: the manager of services refuses.
@@ -60,6 +60,7 @@ def unregister(agent: Agent) -> bool:
         textfiles.remove(path)
         if kind == services.SYSTEMD:
             agent.run(("systemctl", "daemon-reload"), timeout=60, check=True)
+    agent.distro.restore_persistent_net_rules()
     return True
 
 

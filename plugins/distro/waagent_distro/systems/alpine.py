@@ -10,7 +10,7 @@ from waagent_distro.systems.shared import configure_sshd
 if TYPE_CHECKING:
     from waagent import Agent
 
-__all__ = ["configure_sshd", "create_user"]
+__all__ = ["configure_sshd", "create_user", "delete_user"]
 
 
 @hookimpl
@@ -19,10 +19,29 @@ def create_user(agent: Agent, name: str, comment: str | None, expiration: str | 
     from waagent import AgentError
     from waagent_distro.steps import accounts
 
-    if agent.run(("useradd", "--help"), timeout=10).returncode != 127 or accounts.find_user(agent, name) is not None:
+    if _has(agent, "useradd") or accounts.find_user(agent, name) is not None:
         return None
     accounts.check_name(name)
     if expiration is not None:
         raise AgentError("an account that expires needs useradd: install the package shadow")
     agent.run(("adduser", "-D", "-g", (comment or "").replace(":", " "), name), timeout=60, check=True)
     return True
+
+
+@hookimpl
+def delete_user(agent: Agent, name: str) -> bool | None:
+    """Use busybox's ``deluser`` where the package ``shadow`` is not installed."""
+    from waagent import AgentError
+    from waagent_distro.steps import accounts, sudoers
+
+    if _has(agent, "userdel"):
+        return None
+    if accounts.is_system_user(agent, name):
+        raise AgentError(f"User {name} is a system user, will not delete it.")
+    if accounts.find_user(agent, name) is not None:
+        agent.run(("deluser", "--remove-home", name), timeout=80, check=True)
+    return sudoers.revoke(agent, name)
+
+
+def _has(agent: Agent, program: str) -> bool:
+    return agent.run((program, "--help"), timeout=10).returncode != 127
