@@ -41,7 +41,7 @@ class Artifacts:
         self._manifests: dict[tuple[str, tuple[str, ...]], Manifest] = {}
         self._manifests_of: str | None = None
 
-    def manifest(self, handler: Handler) -> Manifest:
+    def manifest(self, handler: Handler, stop: threading.Event | None = None) -> Manifest:
         """Return a handler's manifest; see :meth:`waagent.platform.client.Platform.fetch_manifest`."""
         state = self._current()
         key = (handler.name.lower(), handler.manifest_uris)
@@ -56,7 +56,7 @@ class Artifacts:
         notes: list[str] = []
         try:
             found = self._transfers.fetch(
-                f"the manifest of {handler.name}", handler.manifest_uris, verify=self._is_fast_track()
+                f"the manifest of {handler.name}", handler.manifest_uris, verify=self._is_fast_track(), stop=stop
             )
             manifest = parse_manifest(found.body, found.uri, notes)
         except ProtocolError as problem:
@@ -100,7 +100,7 @@ class Artifacts:
             with contextlib.suppress(OSError):
                 os.unlink(partial)
 
-    def on_hold(self) -> bool:
+    def on_hold(self, stop: threading.Event | None = None) -> bool:
         """Return whether extensions are to wait; see :meth:`waagent.platform.client.Platform.fetch_on_hold`."""
         state = self._current()
         if state is None:
@@ -109,7 +109,9 @@ class Artifacts:
         if state.extensions.channel != "WireServer" or not uri:
             return state.extensions.on_hold
         try:
-            found = self._transfers.fetch("the artifacts profile", (uri,), verify=False, seconds=PROFILE_SECONDS)
+            found = self._transfers.fetch(
+                "the artifacts profile", (uri,), verify=False, seconds=PROFILE_SECONDS, stop=stop
+            )
             return parse_on_hold(found.body)
         except ProtocolError as problem:
             self._log.warning(f"Cannot read the artifacts profile, extensions are not held: {problem}")

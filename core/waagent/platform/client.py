@@ -326,13 +326,17 @@ class Platform:
 
     # -- artifacts --------------------------------------------------------------------------------------------------
 
-    def fetch_manifest(self, handler: Handler) -> Manifest:
+    def fetch_manifest(self, handler: Handler, *, stop: threading.Event | None = None) -> Manifest:
         """Return a handler's version manifest; it is fetched once per goal state.
+
+        Args:
+            handler: whose.
+            stop: gives the download up.
 
         Raises:
             ExtensionDownloadError: code 1001.
         """
-        return self._artifacts.manifest(handler)
+        return self._artifacts.manifest(handler, stop)
 
     def download_package(
         self,
@@ -361,9 +365,13 @@ class Platform:
         """
         self._artifacts.package(handler, version, manifest, target, stop=stop, check=check, limit=limit)
 
-    def fetch_on_hold(self) -> bool:
-        """Return whether the platform wants extensions to wait (wireserver §9); any failure means no."""
-        return self._artifacts.on_hold()
+    def fetch_on_hold(self, *, stop: threading.Event | None = None) -> bool:
+        """Return whether the platform wants extensions to wait (wireserver §9); any failure means no.
+
+        Args:
+            stop: gives the question up.
+        """
+        return self._artifacts.on_hold(stop)
 
     # -- reports ----------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ class HelperFailed(Exception):
 
 
 class Stopped(Exception):
-    """The process ends; the transfer was given up."""
+    """The job was given up: the agent is being stopped, or nobody wants it any more."""
 
 
 class _Waiter:
@@ -189,7 +189,8 @@ class TransferHelper:
 
         Args:
             job: without its ``id``.
-            is_stopping: asked every second; true gives the job up.
+            is_stopping: asked every second; true gives the job up. The helper ends with it, so that nothing is written
+                any more to a file that nobody waits for; other jobs go to the next one.
 
         Raises:
             HelperFailed: no helper could do it.
@@ -204,7 +205,9 @@ class TransferHelper:
             overdue = time.monotonic() + allowed
             while not waiter.done.wait(1.0):
                 if is_stopping():
-                    raise Stopped("the agent is being stopped")
+                    process.kill()
+                    waiter.done.wait(GRACE)
+                    raise Stopped("it was given up")
                 if time.monotonic() > overdue:
                     process.kill()
                     waiter.done.wait(GRACE)

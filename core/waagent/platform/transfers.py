@@ -113,7 +113,7 @@ class Transfers:
             limit: bytes allowed.
             seconds: for the artifact as a whole.
             check: called with *target*; when it raises, this location counts as failed.
-            stop: gives the transfer up.
+            stop: gives the transfer up within a second, whatever it waits for.
 
         Raises:
             ExtensionDownloadError: code 1001; names the last error.
@@ -168,7 +168,7 @@ class Transfers:
 
     def _one(self, task: _Task, uri: str) -> Fetched:
         if self._is_stopping(task.stop):
-            raise ExtensionDownloadError(f"Downloading {task.what} was given up: the agent is being stopped")
+            raise ExtensionDownloadError(f"Downloading {task.what} was given up")
         left = task.deadline - self._endpoint.clock()
         if left <= 0:
             raise ExtensionDownloadError(f"Timeout downloading {task.what}")

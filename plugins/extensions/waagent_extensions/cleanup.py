@@ -77,7 +77,7 @@ def _is_package(path: str) -> bool:
 
 
 def recover(layout: Layout, log: Log) -> None:
-    """Finish what a kill cut short: expansions, removals; and take over what very old agents kept elsewhere."""
+    """Finish what a kill cut short: downloads, expansions, removals; take over what very old agents kept elsewhere."""
     if not os.path.isdir(layout.lib_dir):
         return
     package.recover_all(layout.lib_dir, layout.log_root)
@@ -86,6 +86,10 @@ def recover(layout: Layout, log: Log) -> None:
             import shutil
 
             shutil.rmtree(os.path.join(layout.lib_dir, entry), ignore_errors=True)
+    for _, _, path in layout.stray_packages(".zip.partial"):
+        if _is_package(path):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
     _take_over_old_state(layout, log)
     remove_leftovers(layout.lib_dir)
     for handler in layout.installed():

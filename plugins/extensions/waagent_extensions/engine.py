@@ -27,7 +27,7 @@ from waagent_extensions import (
 )
 from waagent_extensions.codes import HandlerError
 from waagent_extensions.environment import make_directories, write_handler_environment
-from waagent_extensions.fetch import Catalogue, DownloadFailed
+from waagent_extensions.fetch import Catalogue, DownloadFailed, is_given_up
 from waagent_extensions.handlerlog import handler_log
 from waagent_extensions.moments import utc
 from waagent_extensions.order import Outcome, Run, Skip, Unit
@@ -65,6 +65,7 @@ class Engine:
             if goal_state.id == current:
                 return
             self._next = goal_state
+            self.site.newer.set()
             self._tell_superseded(current, goal_state.id)
         self.site.wake.set()
         self.site.agent.lane("extensions").submit_once("goal state", self.work, name="extensions goal state")
@@ -90,7 +91,7 @@ class Engine:
     @property
     def superseded(self) -> bool:
         """Whether a newer goal state waits."""
-        return self._next is not None
+        return self.site.newer.is_set()
 
     # In the engine's lane
 
@@ -126,6 +127,7 @@ class Engine:
         while not self.site.leave():
             with self._lock:
                 goal_state, self._next = self._next, None
+                self.site.newer.clear()
                 if goal_state is None:
                     return
                 previous, self._last_id = self._last_id, goal_state.id
@@ -198,7 +200,7 @@ class Engine:
             return False
         platform = self.site.agent.platform
         if goal_state.artifacts_profile_uri and platform is not None:
-            return platform.fetch_on_hold()  # a document of its own says it (extensions §2.1)
+            return platform.fetch_on_hold(stop=self.site.newer)  # a document of its own says it (extensions §2.1)
         return goal_state.on_hold
 
     def _announce(self, goal_state: ExtensionsGoalState, previous: str) -> None:
@@ -305,7 +307,7 @@ class Engine:
         try:
             version, manifest = catalogue.choose(unit, log)
             site.show(versions={**site.view.versions, unit.handler.name: version})
-            work = Work(site, unit, version, manifest, superseded=lambda: self.superseded)
+            work = Work(site, unit, version, manifest)
             handler, log = work.handler, work.log()
             work.run()
             if work.left:
@@ -313,7 +315,7 @@ class Engine:
             failure = work.failure
         except HandlerError as problem:
             failure = problem
-            if site.leave():
+            if site.leave() or (isinstance(problem, DownloadFailed) and is_given_up(site, problem, log)):
                 return None
             record_failure(site, unit, handler, problem, log)
         finally:

@@ -20,6 +20,16 @@ class DownloadFailed(HandlerError):
     """A manifest or package could not be had; another try may help."""
 
 
+def is_given_up(site: Site, problem: DownloadFailed, log: Log) -> bool:
+    """Return whether a download ended because the agent stops, or for a newer goal state: then it is no failure."""
+    if site.leave():
+        return True
+    if site.newer.is_set():
+        log.info(f"Given up, as there is a newer goal state: {problem}")
+        return True
+    return False
+
+
 class Catalogue:
     """The version manifests of one goal state, each fetched once."""
 
@@ -82,7 +92,7 @@ def fetch_manifest(site: Site, unit: Unit) -> Manifest:
     if platform is None:
         raise DownloadFailed("Failed to download artifacts: no platform", codes.DOWNLOAD_FAILED, "Download")
     try:
-        manifest: Manifest = platform.fetch_manifest(unit.handler)
+        manifest: Manifest = platform.fetch_manifest(unit.handler, stop=site.newer)
     except (ProtocolError, OSError) as problem:
         code = problem.code if isinstance(problem, ExtensionDownloadError) else codes.DOWNLOAD_FAILED
         raise DownloadFailed(f"Failed to download artifacts: {problem}", code, "Download") from problem
@@ -162,7 +172,7 @@ def _download(site: Site, unit: Unit, handler: HandlerDir, manifest: Manifest | 
             raise
 
     try:
-        platform.download_package(unit.handler, chosen, manifest, handler.zip, stop=site.agent.stopping, check=check)
+        platform.download_package(unit.handler, chosen, manifest, handler.zip, stop=site.newer, check=check)
     except HandlerError:
         raise
     except (ProtocolError, OSError) as problem:

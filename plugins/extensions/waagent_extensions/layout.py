@@ -143,7 +143,7 @@ class Layout:
                 found.append(handler)
         return sorted(found, key=lambda handler: (handler.name.lower(), versions.key(handler.version)))
 
-    def stray_packages(self) -> list[tuple[str, str, str]]:
+    def stray_packages(self, ending: str = ".zip") -> list[tuple[str, str, str]]:
         """Return (name, version, path) of every handler package in the state directory, in both historical forms.
 
         The forms are ``<name>__<version>.zip``, ``<Publisher>__<Type>__<version>.zip`` and ``<name>-<version>.zip``.
@@ -154,9 +154,9 @@ class Layout:
         except OSError:
             return []
         for entry in entries:
-            if not entry.endswith(".zip"):
+            if not entry.endswith(ending):
                 continue
-            stem = entry[:-4]
+            stem = entry[: -len(ending)]
             name, mark, version = stem.rpartition("__")
             if not mark:
                 name, mark, version = stem.rpartition("-")

@@ -90,6 +90,8 @@ class Site:
         self.history = History(agent.paths.lib("state", HISTORY))
         self.wake = Wake()
         self.stopping = False
+        self.newer = threading.Event()
+        """A newer goal state waits: downloads for the present one are given up."""
         self._lock = threading.Lock()
         self._view = View()
         self._status_events: dict[str, float] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from waagent import AgentError, ExtensionSettings, Log, Manifest, Plan, Step
@@ -28,24 +28,15 @@ class Work:
         unit: what is wanted.
         version: the chosen version.
         manifest: the version manifest; ``None`` when no package is needed.
-        superseded: whether a newer goal state waits: then no other command begins.
 
     Attributes:
         failure: why the unit ended early; ``None`` when it did not.
         left: the agent stops, and a command may run on; or a newer goal state waits.
     """
 
-    def __init__(
-        self,
-        site: Site,
-        unit: Unit,
-        version: str,
-        manifest: Manifest | None,
-        superseded: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, site: Site, unit: Unit, version: str, manifest: Manifest | None) -> None:
         self.failure: HandlerError | None = None
         self.left = False
-        self._superseded = superseded
         self._site = site
         self._unit = unit
         self._manifest = manifest
@@ -105,7 +96,7 @@ class Work:
         return [self._step(action, unit) for action in actions]
 
     def _is_superseded(self, action: Action, unit: Facts) -> bool:
-        if not self._superseded() or not planner.may_stop_before(action, unit):
+        if not self._site.newer.is_set() or not planner.may_stop_before(action, unit):
             return False
         self.log().info(f"Not begun, as there is a newer goal state: {planner.summary(action, self._handler.name)}")
         return True
@@ -136,8 +127,8 @@ class Work:
             self._failed(action, HandlerError(text))
 
     def _failed(self, action: Action, problem: HandlerError) -> None:
-        if self._site.leave() and isinstance(problem, fetch.DownloadFailed):
-            self.left = True  # it failed because the agent stops
+        if isinstance(problem, fetch.DownloadFailed) and fetch.is_given_up(self._site, problem, self.log()):
+            self.left = True
             return
         self.failure = problem
         if action.kind != "command":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from waagent_fabric import Fabric, HandlerSpec, SettingsSpec, read_calls, sample_package
+from waagent_fabric.faults import Fault
 from waagent_fabric.seen import find_handler
 
 pytestmark = pytest.mark.fabric
@@ -172,6 +174,26 @@ def test_a_newer_goal_state_comes_while_a_command_runs(
     fabric.wait_for_extension("Contoso.Slow", sequence_number=1)
     assert operations(agent_root, "Contoso.Slow") == ["install", "enable"]
     assert operations(agent_root, "Contoso.Unwanted") == []
+
+
+def test_a_newer_goal_state_does_not_wait_for_a_hopeless_download(
+    fabric: Fabric, agent_root: Path, running_agent: Any
+) -> None:
+    for name in ("Contoso.Hopeless", NAME):
+        fabric.add_package(name, "1.0.0", sample_package(name, "1.0.0"))
+    fabric.inject(Fault("status", server="hostplugin", path="/extensionArtifact", statuses=500, times=10_000))
+    fabric.inject(Fault("status", server="blobs", path="Contoso.Hopeless", statuses=500, times=10_000))
+    fabric.publish([spec("Contoso.Hopeless")])
+    agent = running_agent(agent_root, fabric)
+    fabric.wait_for(lambda: any("Contoso.Hopeless" in r.path for r in fabric.requests), 30.0, "the download")
+    began = time.monotonic()
+    fabric.publish([spec(), spec("Contoso.Hopeless", sequence=1)])
+    agent.wait_until(lambda: operations(agent_root) == ["install", "enable"], 60.0, "the newer goal state's work")
+    log = agent.log()
+    assert "[Contoso.Hopeless-1.0.0] Given up, as there is a newer goal state: Failed to download artifacts" in log
+    # The first tries of the hopeless download alone take half a minute, and three more follow.
+    assert time.monotonic() - began < 25
+    assert "is newer; planned anew: Contoso.Hopeless\n" in log
 
 
 def test_a_fast_track_goal_state_is_done_like_any_other(fabric: Fabric, agent_root: Path, running_agent: Any) -> None:

@@ -292,6 +292,30 @@ def test_the_time_between_rounds_counts(bench: Bench) -> None:
     assert bench.clock.slept == [2, 3]
 
 
+@pytest.mark.parametrize("when", ["in a transfer", "in a pause"])
+def test_who_gives_a_download_up_is_back_soon(bench: Bench, when: str) -> None:
+    stop = threading.Event()
+    bench.host.artifact = lambda connection, _: connection.answer(b"", "404 Not Found")
+
+    def serve(connection: Connection) -> None:
+        while connection.request():
+            if when == "in a pause":
+                connection.answer(b"", "503 Busy", "Retry-After: 200")
+                stop.set()
+                continue
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+            stop.set()
+            connection.server.over.wait(30)
+
+    with serving(serve) as server:
+        began = time.monotonic()
+        with pytest.raises(ExtensionDownloadError):
+            bench.fetch(server.url(), target=bench.target, stop=stop)
+        assert time.monotonic() - began < 10
+    assert sum(bench.clock.slept) <= 1
+    assert len(server.requests) == 1
+
+
 def test_a_throttled_round_waits_as_long_as_it_is_asked_to(bench: Bench) -> None:
     bench.host.artifact = lambda connection, _: connection.answer(b"", "404 Not Found")
 
@@ -570,8 +594,28 @@ class TestHelper:
             with pytest.raises(Stopped):
                 own.run(job(server.url()), asked.is_set)
             assert time.monotonic() - started < 5
-        if own.pid:
-            os.kill(own.pid, signal.SIGKILL)
+            assert own.pid is None, "what nobody waits for is not transferred any more"
+
+    def test_a_transfer_beside_one_that_is_given_up_succeeds(self) -> None:
+        own = TransferHelper("agent", idle=0.3)
+        both = threading.Barrier(2)
+        answers: list[dict[str, Any]] = []
+
+        def serve(connection: Connection) -> None:
+            while request := connection.request():
+                if len(connection.server.requests) <= 2:
+                    both.wait(10)
+                    connection.server.over.wait(30)
+                elif request.startswith(b"GET /kept"):
+                    connection.answer(b"content")
+
+        with serving(serve) as server:
+            kept = threading.Thread(target=lambda: answers.append(own.run(job(server.url("/kept")), never)))
+            kept.start()
+            with pytest.raises(Stopped):
+                own.run(job(server.url("/unwanted")), lambda: len(server.requests) >= 2)
+            kept.join(20)
+        assert [answer["way"] for answer in answers] == [0]
         wait_until(lambda: own.pid is None)
 
     def test_it_leaves_with_the_process_that_started_it(self) -> None:

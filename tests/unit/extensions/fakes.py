@@ -81,6 +81,7 @@ class FakePlatform:
     def __init__(self) -> None:
         self.packages: dict[str, dict[str, bytes]] = {}
         self.unreachable = False
+        self.hopeless: dict[str, str] = {}
         self.broken_downloads = 0
         self.sound: set[str] = set()
         self.on_hold = False
@@ -88,7 +89,15 @@ class FakePlatform:
         self.on_forced: Callable[[], None] = lambda: None
         self.downloads: list[str] = []
 
-    def fetch_manifest(self, handler: Handler) -> Manifest:
+    def hang(self, what: str, handler: Handler, stop: threading.Event) -> None:
+        """Do what a server does that never answers: nothing, until the download is given up."""
+        if self.hopeless.get(handler.name) == what:
+            self.downloads.append(f"{handler.name} {what}")
+            assert stop.wait(20), "nobody gave the download up"
+            raise ExtensionDownloadError(f"the {what} was given up", 1001)
+
+    def fetch_manifest(self, handler: Handler, *, stop: threading.Event) -> Manifest:
+        self.hang("manifest", handler, stop)
         if self.unreachable:
             raise ExtensionDownloadError("the manifest cannot be fetched", 1001)
         versions = self.packages.get(handler.name, {})
@@ -101,9 +110,10 @@ class FakePlatform:
         manifest: Manifest,
         target: str,
         *,
-        stop: Any = None,
+        stop: threading.Event,
         check: Callable[[str], None] | None = None,
     ) -> None:
+        self.hang("package", handler, stop)
         self.downloads.append(f"{handler.name} {version.version}")
         if self.unreachable:
             raise ExtensionDownloadError("the package cannot be fetched", 1001)
@@ -127,7 +137,7 @@ class FakePlatform:
         self.on_forced()
         return False
 
-    def fetch_on_hold(self) -> bool:
+    def fetch_on_hold(self, *, stop: threading.Event) -> bool:
         return self.on_hold
 
     def apart(self, function: str, arguments: dict[str, Any]) -> Any:

@@ -940,6 +940,28 @@ def test_a_newer_goal_state_takes_the_place_of_what_has_not_begun(bench: Bench, 
     assert "incarnation_1 ends here, because incarnation_2 is newer; planned anew: A, B" in log
 
 
+@pytest.mark.parametrize("what", ["manifest", "package"])
+def test_a_newer_goal_state_does_not_wait_for_a_hopeless_download(bench: Bench, what: str) -> None:
+    bench.publish("A", "1.0")
+    bench.publish("B", "2.0")
+    bench.platform.hopeless = {"A": what}
+    bench.engine.offer(bench.goal(wanted("A", "1.0")))
+    thread = start(bench)
+    until(lambda: bench.platform.downloads == [f"A {what}"], "the download has begun")
+    began = time.monotonic()
+    bench.platform.hopeless.clear()
+    bench.engine.offer(bench.goal(wanted("A", "1.0", sequence=1), wanted("B", "2.0")))
+    thread.join(20)
+    assert time.monotonic() - began < 10
+    assert [line.split("|")[0] for line in bench.trace()] == ["install 1.0", "enable 1.0", "install 2.0", "enable 2.0"]
+    assert bench.status() == dict.fromkeys("AB", ("Ready", 0, "success", 0))
+    log = bench.log()
+    assert "incarnation_2 takes the place of incarnation_1: no command runs; what has not begun is planned anew" in log
+    assert f"[A-1.0] Given up, as there is a newer goal state: Failed to download artifacts: the {what} was" in log
+    assert "incarnation_1 ends here, because incarnation_2 is newer; planned anew: A" in log
+    assert "ERROR" not in log
+
+
 def test_a_newer_goal_state_does_not_tear_an_update_in_two(bench: Bench, tmp_path: Path) -> None:
     bench.publish("A", "1.0")
     settle(bench, wanted("A", "1.0"))
