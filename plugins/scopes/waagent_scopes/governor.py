@@ -13,20 +13,23 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from waagent import CommandResult, HandlerCommand, Launch, ensure_dir
-from waagent_scopes import prefixes, units
+from waagent_scopes import own, prefixes, units
 from waagent_scopes.systemd import Refused, Silent, Systemd, find
 
 if TYPE_CHECKING:
     from waagent import Agent
 
 LAUNCHER, ENFORCE, EXCLUDED = "Extensions.Launcher", "CGroups.EnforceLimits", "CGroups.Excluded"
+OWN_QUOTA, OWN_THRESHOLD = "Debug.AgentCpuQuota", "Debug.AgentCpuThrottledTimeThreshold"
+HEED_STRANGERS, HEED_THROTTLING = "Debug.CgroupDisableOnProcessCheckFailure", "Debug.CgroupDisableOnQuotaCheckFailure"
+AGENT = "WALinuxAgent"
 SCOPE, SERVICE, PROCESS = "scope", "service", "process"
 _STATE = "scopes"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Governor:
-    """What is known of units and limits; used from the lane of extensions, read by the status lane.
+    """What is known of units and limits; used from the lanes of extensions and hooks, read by the status lane.
 
     Args:
         agent: the worker's agent.
@@ -35,13 +38,18 @@ class Governor:
     def __init__(self, agent: Agent) -> None:
         self.off = ""
         """Why commands are plain processes although the configuration wants units; empty when they are not."""
+        self.own_off = ""
+        """Why the agent itself has no quota until it is started again; empty when it may have one."""
         self._agent = agent
+        self._work = threading.RLock()
         self._lock = threading.Lock()
         self._systemd: Systemd | None = None
         self._sought = False
         self._boot = _boot_id()
         self._limited = self._load()
         self._launched: dict[str, str] = {}
+        self._own = own.find(agent.paths)
+        self._throttled: float | None = None
 
     @property
     def mode(self) -> str:
@@ -58,6 +66,14 @@ class Governor:
 
     def launch(self, command: HandlerCommand) -> Launch | None:
         """Return how to start *command*; ``None`` as a plain process."""
+        with self._work:
+            launch = self._launch(command)
+            systemd = self._tools()
+            if launch is None and systemd is not None:
+                self._free_own(systemd)  # it would be held by what is meant for the agent
+            return launch
+
+    def _launch(self, command: HandlerCommand) -> Launch | None:
         mode = self.mode
         systemd = self._tools()
         if mode == PROCESS or systemd is None:
@@ -82,6 +98,10 @@ class Governor:
 
     def ended(self, command: HandlerCommand, result: CommandResult) -> None:
         """Take note of a command's end: limits of services after enable, none after uninstall, off after a failure."""
+        with self._work:
+            self._ended(command, result)
+
+    def _ended(self, command: HandlerCommand, result: CommandResult) -> None:
         unit = self._launched.pop(command.run_dir, None)
         if unit is not None:
             with contextlib.suppress(OSError):
@@ -97,12 +117,31 @@ class Governor:
             self._free(systemd, [unit for unit, (owner, _) in self._limited.items() if owner == handler])
         elif command.operation == "enable" and result.ok:
             self._limit_services(systemd, command)
+        if unit is not None and result.exit_code is not None and not self.off:
+            self._limit_own(systemd)
 
     def begin(self) -> None:
         """Take back the limits of an earlier process where the configuration wants none any more."""
-        systemd = self._tools()
-        if systemd is not None and (not self._agent.config.boolean(ENFORCE) or self.mode == PROCESS):
-            self._free(systemd, list(self._limited))
+        with self._work:
+            systemd = self._tools()
+            if systemd is not None and (not self._agent.config.boolean(ENFORCE) or self.mode == PROCESS):
+                self._free(systemd, list(self._limited))
+        self.attend()
+
+    def attend(self) -> None:
+        """Take back the agent's own quota when it holds others, or the agent too much."""
+        with self._work:
+            systemd = self._tools()
+            if systemd is None or self._own is None or self._own.unit not in self._limited:
+                return
+            before, self._throttled = self._throttled, own.throttled(self._agent.paths, self._own)
+            config = self._agent.config
+            if before is not None and self._throttled is not None and config.boolean(HEED_THROTTLING):
+                seconds = self._throttled - before
+                if seconds > config.integer(OWN_THRESHOLD):
+                    self.own_off = f"the agent was held back for {seconds:.0f} s"
+            if self.own_off or self._has_strangers():
+                self._free_own(systemd)
 
     # -- limits -----------------------------------------------------------------------------------------------------
 
@@ -128,6 +167,38 @@ class Governor:
         for unit, quota in wanted.items():
             if not self.off:
                 self._apply(systemd, unit, handler, quota)
+
+    def _limit_own(self, systemd: Systemd) -> None:
+        """Give the agent its quota once commands have units of their own, and nobody but the agent is held by it."""
+        config = self._agent.config
+        if self._own is None or self.own_off or not config.boolean(ENFORCE):
+            return
+        quota = float(config.integer(OWN_QUOTA))
+        if self._has_strangers():
+            self._free_own(systemd)
+        elif self._limited.get(self._own.unit) != (AGENT, quota):
+            self._throttled = None
+            self._apply(systemd, self._own.unit, AGENT, quota)
+
+    def _free_own(self, systemd: Systemd) -> None:
+        if self._own is None or self._own.unit not in self._limited:
+            return
+        if self.own_off:
+            message = f"The agent has no quota until it is started again: {self.own_off}"
+            self._agent.log.warning(f"[CGW] {message}")
+            self._agent.events.add("CGroupsDisabled", success=False, message=message, logged=True)
+        self._free(systemd, [self._own.unit])
+
+    def _has_strangers(self) -> bool:
+        assert self._own is not None
+        if not self._agent.config.boolean(HEED_STRANGERS):
+            return False
+        parent = os.getppid()
+        found = own.strangers(self._agent.paths, self._own, parent if parent > 1 else os.getpid())
+        if found:
+            names = ", ".join(str(pid) for pid in found[:5])
+            self._agent.log.periodic(86400, "scopes own", 1, f"[CGI] The agent has no quota beside processes {names}")
+        return found is None or bool(found)
 
     def _apply(self, systemd: Systemd, unit: str, handler: str, quota: float) -> None:
         try:

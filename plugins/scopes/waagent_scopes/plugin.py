@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from waagent import HealthCheck, StatusReport, hookimpl
+from waagent import HealthCheck, Periodic, StatusReport, hookimpl
 
 if TYPE_CHECKING:
     from waagent import Agent, CommandResult, HandlerCommand, Launch, Plan
@@ -40,6 +40,13 @@ class ScopesPlugin:
     def after_handler_command(self, agent: Agent, command: HandlerCommand, result: CommandResult) -> None:
         """Limit services after enable, nothing after uninstall; go without units when they do not work here."""
         self._made(agent).ended(command, result)
+
+    @hookimpl
+    def declare_periodic(self, agent: Agent) -> Periodic | None:
+        """Look whether the agent's own quota does harm."""
+        if not os.path.isdir(agent.paths.at("/run/systemd/system")):
+            return None
+        return Periodic("own-quota", "Debug.CgroupCheckPeriod", lambda agent: self._made(agent).attend())
 
     @hookimpl
     def report_status(self, agent: Agent) -> StatusReport | None:

@@ -67,7 +67,9 @@ class Systemd:
             raise Refused(f"{unit} is not loaded")
         wanted = []
         if quota is not None:
-            wanted = [f"{name}=yes" for name in ("CPUAccounting", "MemoryAccounting") if properties.get(name) != "yes"]
+            # Newer ones (258) always account and no longer know the word.
+            names = ("CPUAccounting", "MemoryAccounting")
+            wanted = [f"{name}=yes" for name in names if properties.get(name, "yes") != "yes"]
         present = units.parse_quota(properties.get("CPUQuotaPerSecUSec", ""))
         differs = (present is None) != (quota is None) or (
             present is not None and quota is not None and abs(present - quota) > 0.01

@@ -34,9 +34,14 @@ class Machine:
             "Extensions.Launcher": "scope",
             "CGroups.EnforceLimits": True,
             "CGroups.Excluded": "customscript,runcommand",
+            "Debug.AgentCpuQuota": 50,
+            "Debug.AgentCpuThrottledTimeThreshold": 120,
+            "Debug.CgroupDisableOnProcessCheckFailure": True,
+            "Debug.CgroupDisableOnQuotaCheckFailure": True,
         }
+        value = self.values.__getitem__
         self.config = SimpleNamespace(
-            boolean=self.values.__getitem__, text=self.values.__getitem__, origin=lambda name: "/etc/waagent.conf:1"
+            boolean=value, text=value, integer=value, origin=lambda name: "/etc/waagent.conf:1"
         )
         self.lines: list[str] = []
         self.log = Log(Sinks(), "Test")

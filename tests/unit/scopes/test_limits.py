@@ -33,6 +33,15 @@ def test_a_handlers_life(machine: Machine) -> None:
     assert machine.details["limits"] == {}
 
 
+def test_a_systemd_that_always_accounts_is_not_told_to(machine: Machine) -> None:
+    machine.systemd.control_mode("newer")
+    machine.handle(operation="install", limits=LIMITS)
+    assert machine.systemd.settings == [["set-property", SLICE, "MemoryAccounting=yes", "CPUQuota=40%", "--runtime"]]
+    machine.systemd.forget_calls()
+    machine.handle(operation="enable", limits={"cpuQuotaPercentage": 40})
+    assert machine.systemd.settings == []
+
+
 def test_a_handler_without_limits_costs_nothing(machine: Machine) -> None:
     for operation in ("install", "enable", "uninstall"):
         machine.handle(operation=operation)
