@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from waagent.paths import Paths
 
 IMPORT_DEADLINE = 5.0
+OWN_IMPORT_DEADLINE = 30.0
+"""Ours never hang, and a machine that is busy booting would not be provisioned without them."""
 """Seconds that the import of a plugin may take (ruling 22a)."""
 
 FIRST_PARTY = "waagent"
@@ -291,14 +293,15 @@ class PluginHost:
         def bring(name: str, load: Callable[[], object]) -> Callable[[], Examined | None]:
             return lambda: _bring(load, self._plugins[name])
 
-        calls = [(name, bring(name, load)) for name, load in sorted(loaders.items())]
-        outcomes = self.containment.call_all(calls, "import", deadline=IMPORT_DEADLINE)
-        for name, outcome in outcomes.items():
-            self._settle_import(self._plugins[name], outcome)
+        for own, deadline in ((True, OWN_IMPORT_DEADLINE), (False, IMPORT_DEADLINE)):
+            names = [name for name in sorted(loaders) if self._plugins[name].first_party is own]
+            calls = [(name, bring(name, loaders[name])) for name in names]
+            for name, outcome in self.containment.call_all(calls, "import", deadline=deadline).items():
+                self._settle_import(self._plugins[name], outcome, deadline)
 
-    def _settle_import(self, info: PluginInfo, outcome: Outcome) -> None:
+    def _settle_import(self, info: PluginInfo, outcome: Outcome, deadline: float) -> None:
         if outcome.state == CALL_LATE:
-            reason = f"its import took longer than {IMPORT_DEADLINE:g} s; not tried again until its files change"
+            reason = f"its import took longer than {deadline:g} s; not tried again until its files change"
             self._plugins[info.name] = attrs.evolve(
                 info, state=LATE, reason=reason, file=None, line=None, fingerprint=_fingerprint(info)
             )

@@ -267,6 +267,13 @@ def test_a_hanging_import_is_left_behind_and_not_tried_again_until_its_files_cha
     assert state(machine.host(), "slow") == "on", "its files have changed"
 
 
+def test_ours_are_waited_for_on_a_machine_that_is_busy_booting(machine, monkeypatch):
+    """A boot stage without the provisioning plugin would leave the machine without its owner."""
+    monkeypatch.setattr(plugins, "IMPORT_DEADLINE", 0.05)
+    machine.install("waagent", {"extensions": "acme_ours"}, {"acme_ours.py": f"import time\ntime.sleep(0.3)\n{GOOD}"})
+    assert state(machine.loaded(), "extensions") == "on"
+
+
 def test_distribution_plugins_load_base_then_id_like_then_id(machine):
     names = ["linux", "debian", "ubuntu", "acmeos", "posix", "suse", "rhel.acme"]
     machine.install(
