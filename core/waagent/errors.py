@@ -139,4 +139,12 @@ class DhcpError(ProtocolError):
 
 
 class CryptError(ProtocolError):
-    """A certificate document or protected value cannot be opened (wireserver §11)."""
+    """A certificate document or protected value cannot be opened (wireserver §11).
+
+    Attributes:
+        passing: this machine was in the way (a full disk, no memory), not what was to be opened: another try may do.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing

@@ -10,7 +10,7 @@ secret is on its command line. The object says ``op``, ``lib_dir`` and ``path`` 
 * ``decrypt-password``: ``data`` (as in the remote-access document), ``openssl`` → ``password``
 * ``ssh-public-key``: ``thumbprint`` → ``public_key``
 
-A failure is ``{"error": …}`` with exit code 1.
+A failure is ``{"error": …}`` with exit code 1, and ``passing`` when another try may do.
 
 The resident side is :mod:`waagent.platform.certificates`.
 """
@@ -167,6 +167,8 @@ def main() -> int:
         # Only our own messages are known to hold nothing secret.
         known = isinstance(problem, (AgentError, OSError))
         answer = {"error": str(problem) if known else f"unexpected {type(problem).__name__}"}
+        if isinstance(problem, (OSError, MemoryError)):
+            answer["passing"] = True
     print(json.dumps(answer))
     return 1 if "error" in answer else 0
 

@@ -95,7 +95,8 @@ def _ask(paths: Paths, request: dict[str, Any]) -> dict[str, Any]:
         # What it printed may hold a secret; what it said on standard error is the interpreter's.
         said = done.stderr.strip().rpartition("\n")[2][:300]
         how = "was out of time" if done.timed_out else f"ended with {done.returncode}"
-        raise CryptError(f"{what}: the certificate helper {how} without an answer{': ' + said if said else ''}")
+        text = f"{what}: the certificate helper {how} without an answer{': ' + said if said else ''}"
+        raise CryptError(text, passing=True)
     if "error" in answer:
-        raise CryptError(f"{what}: {answer['error']}")
+        raise CryptError(f"{what}: {answer['error']}", passing=answer.get("passing") is True)
     return answer

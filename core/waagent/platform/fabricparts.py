@@ -33,6 +33,9 @@ from waagent.platform.observations import EventSink
 from waagent.platform.remoteaccess import parse_remote_access
 from waagent.platform.wire import CIPHERS, WireServer
 
+ASK_AGAIN = 60.0
+"""Seconds until certificates that could not be had are asked for again; two tables of retries take as long."""
+
 
 @attrs.frozen(eq=False, repr=False)
 class Opener:
@@ -80,6 +83,7 @@ class FabricParts:
         self.quiet = False
         self.owes_certificates = False
         self.hold_certificates = False
+        self._not_before = float("-inf")
         self._wire = wire
         self._opener = opener
         self._paths = paths
@@ -135,6 +139,10 @@ class FabricParts:
             document: names them.
             again: this was tried before and said so.
         """
+        now = self._wire.endpoint.clock()
+        if again and now < self._not_before:
+            return ()
+        self._not_before = float("-inf")
         self.owes_certificates = self.hold_certificates and document.certificates is not None
         if document.certificates is None or self.hold_certificates:
             return ()
@@ -155,7 +163,10 @@ class FabricParts:
             self._say(INFO, f"Downloaded certificates {summary(found)}")
             return found
         # What cannot be opened stays so; what could not be had is asked for again.
-        self.owes_certificates = not all(isinstance(problem, CryptError) for problem in problems)
+        self.owes_certificates = not all(
+            isinstance(problem, CryptError) and not problem.passing for problem in problems
+        )
+        self._not_before = now + ASK_AGAIN
         if not again:
             said = "; ".join(f"{cipher}: {problem}" for cipher, problem in zip(CIPHERS, problems))
             self._say(ERROR, f"Cannot read the certificates: {said}")

@@ -254,7 +254,7 @@ class Machine:
         self.paths = Paths(str(root))
         self.stopping = threading.Event()
         self.opened: list[bytes] = []
-        self.unopenable = False
+        self.unopenable: CryptError | None = None
         self.platform = Platform(
             configuration(**options),
             self.paths,
@@ -270,8 +270,8 @@ class Machine:
 
     def _open(self, data: bytes) -> tuple[CertificateInfo, ...]:
         self.opened.append(data)
-        if self.unopenable:
-            raise CryptError("no key opens this")
+        if self.unopenable is not None:
+            raise self.unopenable
         for item in self.world.certificates:
             Path(self.paths.lib(f"{item.thumbprint}.crt")).write_text("certificate")
         return self.world.certificates

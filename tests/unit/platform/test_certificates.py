@@ -158,6 +158,17 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(paths, trans
     assert not os.path.islink(paths.lib(tenant.thumbprint + ".crt"))
 
 
+def test_a_file_that_cannot_be_written_is_worth_another_try(paths, transport, tenant):
+    os.mkdir(paths.lib(f"{tenant.thumbprint}.crt"))
+    message = crypto.envelope_for_transport(build_pfx([tenant]), transport, "AES128_CBC")
+    try:
+        with pytest.raises(CryptError, match="directory") as failed:
+            certificates.open_certificates(paths, message)
+    finally:
+        os.rmdir(paths.lib(f"{tenant.thumbprint}.crt"))
+    assert failed.value.passing
+
+
 def test_what_was_odd_is_logged(paths, transport, tenant, log, lines):
     import attrs
 
@@ -198,8 +209,9 @@ def test_a_helper_that_dies_or_hangs_is_an_error(paths, monkeypatch, tmp_path):
     script = tmp_path / "helper.py"
     monkeypatch.setattr(certificates, "SCRIPT", str(script))
     script.write_text("raise SystemExit('gone wrong')")
-    with pytest.raises(CryptError, match="ended with 1 without an answer: gone wrong"):
+    with pytest.raises(CryptError, match="ended with 1 without an answer: gone wrong") as failed:
         certificates.transport_key(paths)
+    assert failed.value.passing
     script.write_text("import time; time.sleep(60)")
     monkeypatch.setattr(certificates, "TIMEOUT", 0.5)
     with pytest.raises(CryptError, match="out of time"):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.platform.memoryworld import TICKS, Machine, status, unreachable
 from waagent.errors import (
+    CryptError,
     ExtensionsConfigError,
     HttpError,
     ProtocolError,
@@ -371,7 +372,7 @@ class TestBadInput:
             machine.platform.update_goal_state()
 
     def test_certificates_that_cannot_be_opened(self, machine: Machine) -> None:
-        machine.unopenable = True
+        machine.unopenable = CryptError("no key opens this")
         machine.platform.update_goal_state()
         assert machine.platform.goal_state is not None
         assert machine.platform.goal_state.certificates == ()
@@ -381,13 +382,27 @@ class TestBadInput:
         machine.platform.update_goal_state()
         assert len(machine.opened) == 2, "what cannot be opened is not asked for every period"
 
+    def test_certificates_that_this_machine_could_not_open_are_asked_for_again(self, machine: Machine) -> None:
+        machine.world.certificates = (CertificateInfo(THUMBPRINT, True),)
+        machine.unopenable = CryptError("no space left on device", passing=True)
+        machine.platform.update_goal_state()
+        machine.unopenable = None
+        assert machine.platform.update_goal_state() is False
+        machine.clock.now += 60
+        assert machine.platform.update_goal_state() is True
+        assert machine.platform.goal_state is not None
+        assert machine.platform.goal_state.certificates == machine.world.certificates
+
     def test_certificates_that_cannot_be_had_are_asked_for_again(self, machine: Machine) -> None:
         machine.world.certificates = (CertificateInfo(THUMBPRINT, True),)
         machine.world.answer_next("certificates", *[status(404)] * 6)
-        for _ in range(3):
+        for _ in range(21):
             machine.platform.update_goal_state()
             assert machine.platform.goal_state is not None
             assert machine.platform.goal_state.certificates == ()
+            machine.clock.now += 6
+        assert len(machine.world.paths("certificates")) == 6, "once a minute, with both ciphers"
+        machine.clock.now += 60
         assert machine.platform.update_goal_state() is True
         state = machine.platform.goal_state
         assert state is not None
