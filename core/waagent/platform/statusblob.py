@@ -62,7 +62,7 @@ def build_status(
         timestamp: ``YYYY-MM-DDTHH:MM:SSZ``, now by default.
 
     Returns:
-        A value of JSON types alone, every message redacted.
+        A value of JSON types alone; messages and names of substatuses redacted.
     """
     now = timestamp or ticks.seconds_text()
     parts = [part for part in reports if isinstance(part, StatusReport)]
@@ -176,7 +176,7 @@ def _extension(report: ExtensionReport) -> dict[str, Any]:
 
 def _substatus(item: Substatus) -> dict[str, Any]:
     return {
-        "name": _text(item.name),
+        "name": redact(_text(item.name)),
         "status": _text(item.status),
         "code": _number(item.code),
         "formattedMessage": _message(item.message, item.lang),

@@ -8,7 +8,7 @@ import stat
 
 import attrs
 
-from waagent import StateError, read_limited
+from waagent import StateError, read_limited, redact
 from waagent_extensions import codes, records
 from waagent_extensions.layout import HandlerDir
 
@@ -63,4 +63,4 @@ def _parse(data: bytes) -> Heartbeat:
     if isinstance(message, dict):
         text = message.get("message", message.get("Message"))
     word: str = beat["status"]
-    return Heartbeat(_WORDS.get(word.lower(), word), 0, None if text is None else str(text))
+    return Heartbeat(_WORDS.get(word.lower(), redact(word)), 0, None if text is None else str(text))

@@ -146,7 +146,7 @@ def _bad(name: str, sequence: int | str, code: int, message: str) -> ExtensionRe
 
 
 def parse(text: str, name: str, sequence: int | str) -> ExtensionReport:
-    """Return the report in a status file's *text*, cut to size.
+    """Return the report in a status file's *text*, cut to size and without secrets.
 
     Raises:
         ValueError: not JSON, or a rule of §8 is broken; says which.
@@ -227,11 +227,12 @@ def _list(value: Any) -> list[Any]:
 def _code(value: Any) -> int | str:
     if value is None or isinstance(value, bool):
         return 0
-    return value if isinstance(value, (int, str)) else str(value)
+    return value if isinstance(value, int) else redact(str(value))
 
 
 def _optional_text(value: Any) -> str | None:
-    return None if value is None else value if isinstance(value, str) else json.dumps(value)
+    # A name or an operation may carry a download URL as well as a message can.
+    return None if value is None else redact(value if isinstance(value, str) else json.dumps(value))
 
 
 def _cut(text: str | None, length: int) -> str | None:

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -335,6 +336,66 @@ def test_a_very_large_file_with_null_names_is_cut_and_never_crashes() -> None:
     assert report.substatus[1].message == "m" * 10240 + " ... [TRUNCATED]"
     assert sum(len(item.message or "") for item in report.substatus) <= LIMIT
     assert 2 < len(report.substatus) < 31
+
+
+def test_the_limits_of_a_large_file_are_those_that_publishers_were_told() -> None:
+    def total(items: list[dict[str, object]], **more: object) -> int:
+        report = parse(body(formattedMessage={"lang": "e", "message": ""}, substatus=items, **more), "x", 1)
+        return len(report.substatus)
+
+    def item(length: int) -> dict[str, object]:
+        return {"name": "", "status": "success", "formattedMessage": {"lang": "e", "message": "m" * length}}
+
+    plain = body(formattedMessage={"lang": "e", "message": ""})
+    assert parse(body(formattedMessage={"lang": "e", "message": "x" * (LIMIT - len(plain))}), "x", 1).message == (
+        "x" * (LIMIT - len(plain))
+    )
+    assert len(parse(body(formattedMessage={"lang": "e", "message": "x" * LIMIT}), "x", 1).message or "") == 1024 + 16
+    assert total([item(8192)] * 16) == 16  # 131072 characters of messages in a file that is larger
+    assert total([item(8192)] * 15 + [item(8193)]) == 15
+    long_name = [{**item(0), "name": "n" * 20000}]
+    large = parse(body(substatus=long_name, operation="o" * LIMIT), "x", 1)
+    assert large.substatus[0].name == "n" * 10240 + " ... [TRUNCATED]"
+
+
+def test_what_a_handler_writes_anywhere_in_its_status_is_reported_without_secrets() -> None:
+    url = "https://a.example/c/b?sv=1&sig=SECRET"
+    items = [
+        {"name": f"get {url}", "status": "success", "code": url, "formattedMessage": {"lang": "e", "message": url}}
+    ]
+    text = body(
+        code=url,
+        operation=url,
+        configurationAppliedTime=url,
+        formattedMessage={"lang": url, "message": url},
+        substatus=items,
+    )
+    report = parse(text, "x", 1)
+    assert report.substatus[0].name == "get https://a.example/c/b?<redacted>"
+    assert "SECRET" not in json.dumps(attrs.asdict(report))
+
+
+def test_a_status_file_that_cannot_be_read_is_an_error_with_the_reason(handler: HandlerDir) -> None:
+    clock = Clock()
+    reader = StatusReader(clock)
+    Path(handler.status_file(None, 3)).mkdir()
+    for _ in range(5):
+        report = reader.read(handler, None, 3, handler.name)
+        clock.now += 2.0
+    assert (report.status, report.code) == ("error", -1)
+    assert f"The status file of {handler.name} cannot be read" in (report.message or "")
+
+
+def test_what_is_no_json_is_shown_up_to_2000_characters(handler: HandlerDir) -> None:
+    clock = Clock()
+    reader = StatusReader(clock)
+    Path(handler.status_file(None, 3)).write_text("no json " + "z" * 5000)
+    for _ in range(5):
+        report = reader.read(handler, None, 3, handler.name)
+        clock.now += 2.0
+    assert (report.status, report.code) == ("error", 1012)
+    assert (report.message or "").startswith(f"Could not get a valid status from the extension {handler.name}. ")
+    assert (report.message or "").count("z") == 1992
 
 
 def test_captured_status_files_are_read(fixtures: Path) -> None:

@@ -177,7 +177,7 @@ def test_parts_are_joined_in_order_and_the_first_goal_state_counts() -> None:
 
 def test_every_message_is_redacted() -> None:
     extension = ExtensionReport(
-        "x", 1, "error", 1, f"bad {SAS}", substatus=(Substatus("s", "error", 1, f"worse {SAS}."),)
+        "x", 1, "error", 1, f"bad {SAS}", substatus=(Substatus(f"s {SAS}", "error", 1, f"worse {SAS}."),)
     )
     found = build(
         StatusReport(
@@ -188,7 +188,7 @@ def test_every_message_is_redacted() -> None:
         )
     )
     assert "SECRET" not in json.dumps(found)
-    assert json.dumps(found).count("https://a.example/x?<redacted>") == 6
+    assert json.dumps(found).count("https://a.example/x?<redacted>") == 7
 
 
 class Nasty:
