@@ -24,8 +24,15 @@ DONE, FAILED, USAGE, NOT_ROOT, INTERRUPTED = 0, 1, 2, 77, 130
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that *argv* (default: the process's own) asks for and return the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    # Without 0, 1 or 2 the next file that is opened would take their place, and what is printed would go into it.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="ascii"))  # noqa: SIM115 - for good
+        elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a value in a file must not break a C locale
     try:
         code = _main(sys.argv[1:] if argv is None else argv)

@@ -108,10 +108,11 @@ class Supervisor:
             self.log.error(f"{self._lock.path} cannot be locked: {problem}")
             return 1
         self._write_pid()
-        try:
-            ensure_dir(self.paths.lib_dir, 0o700)
-        except OSError as problem:
-            self.log.error(f"{self.paths.lib_dir} cannot be made: {problem}")
+        for directory, mode in ((self.paths.lib_dir, 0o700), (self.paths.extension_log_dir, 0o755)):
+            try:
+                ensure_dir(directory, mode)
+            except OSError as problem:
+                self.log.error(f"{directory} cannot be made: {problem}")
         self._forget_endpoint()
         self._notifier.send("READY=1", "STATUS=Starting")
         if self._notifier.watchdog_period:

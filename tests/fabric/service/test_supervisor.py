@@ -50,6 +50,23 @@ def test_each_start_forgets_where_the_platform_was_before_anybody_looks(service:
     assert service.stop() == 0
 
 
+def test_it_makes_the_directories_that_everybody_relies_on(service: Service) -> None:
+    service.start().until_traced("worker installed")
+    assert service.stop() == 0
+    for name, mode in (("var/lib/waagent", 0o700), ("var/log/azure", 0o755)):
+        assert (service.root / name).stat().st_mode & 0o7777 == mode
+
+
+def test_a_file_in_the_place_of_the_extensions_logs_is_an_error_and_no_end(service: Service) -> None:
+    place = service.root / "var/log/azure"
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    service.start().until_traced("worker installed")
+    assert f"ERROR Daemon Daemon {place} cannot be made" in service.log
+    assert service.stop() == 0
+    assert place.read_text() == "mine"
+
+
 def test_a_second_daemon_names_the_first_and_leaves_it_alone(service: Service) -> None:
     service.start().until_traced("worker installed")
     assert service.process is not None

@@ -253,6 +253,25 @@ def test_a_reader_that_goes_away_is_no_traceback(root: Path) -> None:
     assert child.returncode == 1
 
 
+@pytest.mark.parametrize(("word", "code"), [("help", 0), ("-version", 0), ("nonsense", 2), ("-show-configuration", 0)])
+def test_standard_streams_that_are_closed_change_nothing(root: Path, word: str, code: int) -> None:
+    """As cron jobs and init scripts run it; no file of the root gets what was for a terminal."""
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    command = [sys.executable, "-m", "waagent", word, "--root", str(root)]
+    done = subprocess.run(["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], check=False)
+    assert done.returncode == code
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_behind_standard_output_is_a_failure(root: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "waagent", "-show-configuration", "--root", str(root)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
+
+
 # ---- configuration ----
 
 
