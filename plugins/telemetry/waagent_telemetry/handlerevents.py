@@ -39,7 +39,10 @@ class Unfinished(ValueError):
 
 
 def directories(log_root: str) -> list[tuple[str, str]]:
-    """Return (handler, its directory of events) for all handlers, by name."""
+    """Return (handler, its directory of events) for all handlers, by name.
+
+    A link is none: what is in a directory of events is deleted, and a link may lead anywhere.
+    """
     found = []
     try:
         entries = sorted(os.listdir(log_root))
@@ -47,15 +50,16 @@ def directories(log_root: str) -> list[tuple[str, str]]:
         return []
     for handler in entries:
         path = os.path.join(log_root, handler, "events")
-        if os.path.isdir(path):
+        if os.path.isdir(path) and not os.path.islink(path):
             found.append((handler, path))
     return found
 
 
 def split(directory: str) -> tuple[list[str], list[str]]:
-    """Return the names of event files, newest first, and those of everything else in *directory*."""
+    """Return the names of event files, newest first, and those of all other files in *directory*."""
     try:
-        names = os.listdir(directory)
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
     except OSError:
         return [], []
     events = sorted((name for name in names if _NAME.fullmatch(name)), reverse=True)
@@ -140,7 +144,7 @@ def trim(directory: str) -> int:
 
 
 def delete(directory: str, names: list[str]) -> None:
-    """Delete files of a directory of events; directories in it are left alone."""
+    """Delete files of a directory of events."""
     for name in names:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(directory, name))

@@ -210,3 +210,18 @@ def test_a_directory_among_the_files_is_left_alone(bench: Bench) -> None:
     bench.sweep()
     assert len(messages(bench)) == 1
     assert sorted(path.name for path in bench.handler().iterdir()) == ["5.json", "mine"]
+    assert not bench.collector.unread, "it is no event that was lost"
+
+
+def test_a_link_in_place_of_the_directory_leads_nowhere(bench: Bench, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write(elsewhere, "1.json", event())
+    write(elsewhere, "passwd", "x")
+    directory = bench.handler()
+    directory.rmdir()
+    directory.symlink_to(elsewhere)
+    bench.sweep()
+    bench.collector.discard()
+    assert messages(bench) == []
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["1.json", "passwd"]
