@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from waagent import pluginlist
-from waagent.conffile import parse_line, place, read_chain
+from waagent.conffile import ABSENT, parse_line, place, read_chain
 from waagent.errors import StateError
 from waagent.files import ensure_dir, read_limited, write_atomic
 from waagent.records import Command
@@ -132,9 +132,12 @@ def write_switch(file: str, name: str, on: bool) -> None:
     names: dict[str, list[str]] = {ENABLED: [], DISABLED: []}
     kept = []
     for line in text.split("\n"):
-        pair = parse_line(line)
-        if pair is not None and pair[0] in names:
-            names[pair[0]] += [word for word in split(pair[1]) if word not in (name, "None")]
+        key, value = parse_line(line) or ("", "")
+        words = [] if value == ABSENT else split(value)
+        if key in names and not words:
+            names[key].clear()  # an empty value takes back what was said before it, in other files too
+        if words and key in names:
+            names[key] += [word for word in words if word != name]
         else:
             kept.append(line)
     names[ENABLED if on else DISABLED].append(name)

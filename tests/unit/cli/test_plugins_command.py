@@ -143,6 +143,20 @@ def test_other_plugins_and_lines_of_the_drop_in_are_left_alone(machine):
     assert (machine.state("acme"), machine.state("beta")) == ("off", "on")
 
 
+def test_a_line_that_takes_back_what_the_vendor_said_is_kept(machine):
+    vendor = machine.root / "usr/lib/waagent/conf.d/10.conf"
+    vendor.parent.mkdir(parents=True)
+    vendor.write_text("Plugins.Disabled=beta\n")
+    machine.install("acme")
+    machine.install("beta")
+    machine.drop_in.parent.mkdir()
+    for empty in ("", "None"):
+        machine.drop_in.write_text(f"Plugins.Disabled=gamma\nPlugins.Disabled={empty}\n")
+        machine.run("disable", "acme")
+        assert machine.drop_in.read_text() == f"Plugins.Disabled={empty}\nPlugins.Disabled=acme\n"
+        assert (machine.state("acme"), machine.state("beta")) == ("off", "on")
+
+
 def test_enable_wins_over_a_glob_in_the_same_file(machine):
     machine.install("acme")
     machine.drop_in.parent.mkdir()
