@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -236,6 +237,42 @@ def test_a_command_waits_for_the_lock(
     waiting.join()
     assert agent.having("1 The package manager is free after")
     assert plugin.report_status(agent) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpkg here")
+def test_dpkg_itself_is_waited_for(agent: FakeAgent, plugin: WaitingPlugin, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    (package / "DEBIAN").mkdir(parents=True)
+    package.chmod(0o755)
+    (package / "DEBIAN").chmod(0o755)
+    (package / "DEBIAN/control").write_text(
+        "Package: slow\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <nobody@example.com>\nDescription: slow\n"
+    )
+    script = package / "DEBIAN/preinst"
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nwhile [ ! -e {tmp_path}/go ]; do sleep 0.05; done\n")
+    script.chmod(0o755)
+    database = tmp_path / "var/lib/dpkg"
+    for name in ("info", "updates", "triggers"):
+        (database / name).mkdir()
+    for name in ("status", "available"):
+        (database / name).touch()
+    archive = str(tmp_path / "slow.deb")
+    subprocess.run(["dpkg-deb", "-b", str(package), archive], check=True, capture_output=True, timeout=60)
+    dpkg = subprocess.Popen(
+        ["dpkg", f"--root={tmp_path}", "--force-script-chrootless,not-root", "-i", archive], stdout=subprocess.PIPE
+    )
+    try:
+        until(lambda: (tmp_path / "begun").exists())
+        waiting = InBackground(lambda: plugin.before_handler_command(agent, command()))  # type: ignore[arg-type]
+        until(lambda: plugin.report_status(agent))  # type: ignore[arg-type]
+        assert agent.having(f"({dpkg.pid}), /var/lib/dpkg/lock-frontend")
+        assert not waiting.ended()
+    finally:
+        (tmp_path / "go").touch()
+        dpkg.communicate(timeout=60)
+    assert dpkg.returncode == 0
+    waiting.join()
+    assert agent.having("1 The package manager is free after")
 
 
 def test_a_lock_that_is_never_given_back_holds_up_nothing_for_ever(
