@@ -28,6 +28,32 @@ def test_the_host_name_is_the_kernels_and_the_next_boots(cell):
     assert os.uname().nodename == before
 
 
+HOSTNAMED = """
+mkdir -p /run/dbus /run/systemd/system
+dbus-daemon --system --fork --nopidfile --print-pid > /run/started
+/lib/systemd/systemd-hostnamed > /run/hostnamed.log 2>&1 &
+echo $! >> /run/started
+for try in $(seq 100); do hostnamectl --static > /dev/null 2>&1 && break; sleep 0.1; done
+hostnamectl --static > /dev/null
+"""
+
+
+def test_the_host_name_through_systemds_own_service(cell):
+    for program in ("dbus-daemon", "hostnamectl", "/lib/systemd/systemd-hostnamed"):
+        if not cell.has(program):
+            pytest.skip(f"needs {program}")
+    try:
+        if cell.run("sh", "-ec", HOSTNAMED, check=False).returncode:
+            pytest.skip("systemd-hostnamed does not run here")
+        for name in ("Web2.example", "web-3"):
+            assert cell.operation("set_hostname", hostname=name) is True
+            assert cell.run("hostname").stdout == f"{name}\n"
+            assert cell.read("/etc/hostname") == f"{name}\n"
+            assert f"Hostname set to <{name}> (static)" in cell.read("/run/hostnamed.log"), "nobody else wrote it"
+    finally:
+        cell.shell("kill $(cat /run/started) || true; rmdir /run/systemd/system")
+
+
 def test_routes_in_a_network_of_their_own(cell):
     answers = cell.operations(
         ("is_default_route_missing", {}),

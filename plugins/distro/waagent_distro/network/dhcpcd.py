@@ -34,8 +34,9 @@ def restart_interface(agent: Agent, interface: str) -> bool | None:
     """Send SIGHUP to its first process: it reads its settings and binds its leases again."""
     if not probing.is_mine(agent, probing.DHCPCD, interface):
         return None
-    from waagent_distro.steps import processes
+    from waagent_distro.steps import interfaces, processes
 
+    routed = interfaces.default_interface(agent) != ""
     found = processes.named(agent, ("dhcpcd",))
     if not found:
         return None  # it ended just now
@@ -43,7 +44,9 @@ def restart_interface(agent: Agent, interface: str) -> bool | None:
         os.kill(found[0], signal.SIGHUP)
     except ProcessLookupError:
         return None
-    return True
+    return interfaces.come_back(
+        agent, interface, routed, "dhcpcd's SIGHUP", recover=lambda: agent.distro.service_action("dhcpcd", "restart")
+    )
 
 
 @hookimpl

@@ -77,6 +77,22 @@ def renew(
     """
     routed = default_interface(agent) != ""
     _ask(agent, interface, ways)
+    return come_back(agent, interface, routed, f"`{' '.join(ways[0])}`", recover)
+
+
+def come_back(
+    agent: Agent, interface: str, routed: bool, what: str, recover: Callable[[], object] | None = None
+) -> bool:
+    """Wait until an interface that was renewed is usable.
+
+    Args:
+        routed: whether there was a default route before.
+        what: how it was renewed, for the message.
+        recover: tried once when the interface does not come back.
+
+    Raises:
+        AgentError: it did not come back.
+    """
     if _settled(agent, interface, routed):
         return True
     agent.log.warning(f"{interface} has no address or route {SETTLE:g} s after it was renewed")
@@ -84,7 +100,7 @@ def renew(
         recover()
         if _settled(agent, interface, routed):
             return True
-    raise AgentError(f"{interface} did not come back after `{' '.join(ways[0])}`")
+    raise AgentError(f"{interface} did not come back after {what}")
 
 
 def bounce(agent: Agent, interface: str) -> bool:
