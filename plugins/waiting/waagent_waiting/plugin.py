@@ -10,6 +10,7 @@ from waagent import StatusReport, hookimpl
 if TYPE_CHECKING:
     from waagent import Agent, HandlerCommand
 
+EXTENSIONS = "Extensions.Enabled"
 CLOUD_INIT = "Extensions.WaitForCloudInit"
 CLOUD_INIT_TIMEOUT = "Extensions.WaitForCloudInitTimeout"
 PACKAGE_LOCK = "Extensions.WaitForPackageLock"
@@ -29,8 +30,8 @@ class WaitingPlugin:
 
     @hookimpl
     def before_extensions(self, agent: Agent) -> None:
-        """Wait for cloud-init, once in the life of this process."""
-        if self._asked or not agent.config.boolean(CLOUD_INIT):
+        """Wait for cloud-init, once in the life of this process; not where no extension runs anyway."""
+        if self._asked or not agent.config.boolean(CLOUD_INIT) or not agent.config.boolean(EXTENSIONS):
             return
         self._asked = True
         from waagent_waiting import cloudinit

@@ -42,6 +42,7 @@ class FakeAgent:
     def __init__(self, root: Path) -> None:
         self.paths = Paths(str(root))
         self.values: dict[str, Any] = {
+            "Extensions.Enabled": True,
             "Extensions.WaitForCloudInit": True,
             "Extensions.WaitForCloudInitTimeout": 20,
             "Extensions.WaitForPackageLock": 20,
@@ -146,8 +147,9 @@ def test_it_is_waited_for_once(agent: FakeAgent, plugin: WaitingPlugin, tmp_path
     assert calls(tmp_path) == ["status --wait"]
 
 
-def test_nobody_waits_unless_told_to(agent: FakeAgent, plugin: WaitingPlugin, tmp_path: Path) -> None:
-    agent.values["Extensions.WaitForCloudInit"] = False
+@pytest.mark.parametrize("key", ["Extensions.WaitForCloudInit", "Extensions.Enabled"])
+def test_nobody_waits_unless_told_to(agent: FakeAgent, plugin: WaitingPlugin, tmp_path: Path, key: str) -> None:
+    agent.values[key] = False
     cloud_init(tmp_path, "exit 0")
     plugin.before_extensions(agent)  # type: ignore[arg-type]
     assert not calls(tmp_path)
