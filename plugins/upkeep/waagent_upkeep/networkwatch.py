@@ -49,6 +49,7 @@ class NetworkWatch:
         if (not known or self._looks > SELDOM) and self._looks % SELDOM != 1:
             return False
         found = {pid: start_time(agent, pid) for pid in agent.distro.find_dhcp_processes()}
+        found = {pid: start for pid, start in found.items() if start}  # without those that have just ended
         if not found:
             if self._looks == 1:
                 agent.log.warning("Dhcp client is not running.")

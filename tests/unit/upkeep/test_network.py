@@ -80,6 +80,19 @@ def test_a_restarted_client(machine: Machine, hooks: Hooks) -> None:
     assert hooks.fired == 1
 
 
+def test_a_client_that_ends_while_it_is_looked_for(machine: Machine, hooks: Hooks) -> None:
+    machine.distro.answers["find_dhcp_processes"] = lambda: (100,)
+    watch = NetworkWatch(machine)
+    watch.look()
+    assert machine.logged("Dhcp client is not running.")
+    start(machine, 100, 5)
+    for _ in range(SELDOM):
+        watch.look()
+    start(machine, 100, 6)
+    watch.look()
+    assert hooks.fired == 1
+
+
 def test_a_number_that_another_process_has_got(machine: Machine, hooks: Hooks) -> None:
     start(machine, 100, 5)
     watch = NetworkWatch(machine)
