@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,17 @@ def test_of_a_handlers_file_only_what_it_may_say_is_taken() -> None:
     assert values == {
         "Name": "Old.Handler", "Version": "1.0", "Operation": "Enable", "OperationSuccess": True,
         "Message": "see https://store.example/c?<redacted>", "Duration": 3, "ExtensionType": "", "IsInternal": False,
+        "GAVersion": "WALinuxAgent-3.0.0.0", "OpcodeName": "2020-09-13T12:26:40.500000Z",
+    }  # fmt: skip
+
+
+def test_a_captured_event_file(fixtures: Path) -> None:
+    (path,) = (fixtures / "events").glob("*.tld")
+    event = read(path.read_bytes(), own=False)
+    assert (event.provider, event.id) == (PROVIDER, 1)
+    assert dict(event.parameters) == {
+        "Name": "Test Event", "Version": "2.2.0", "Operation": "Some Operation", "OperationSuccess": True,
+        "Message": "", "Duration": 0, "ExtensionType": "", "IsInternal": False,
         "GAVersion": "WALinuxAgent-3.0.0.0", "OpcodeName": "2020-09-13T12:26:40.500000Z",
     }  # fmt: skip
 
