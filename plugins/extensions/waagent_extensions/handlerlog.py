@@ -31,6 +31,8 @@ def handler_log(log: Log, handler: HandlerDir, extension: str | None = None) -> 
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
+                if not os.fstat(descriptor).st_size:
+                    os.fchmod(descriptor, 0o644)  # the agent's umask is narrower
                 os.write(descriptor, line)
             finally:
                 os.close(descriptor)
@@ -57,6 +59,7 @@ def cut(path: str) -> None:
             stream.readline()
             kept = stream.read()
         with open(temporary, "wb") as stream:
+            os.fchmod(stream.fileno(), 0o644)
             stream.write(kept)
         os.rename(temporary, path)
     except FileNotFoundError:

@@ -226,9 +226,9 @@ def _extract(
 ) -> int:
     target = os.path.join(root, os.path.normpath(member.filename))
     if member.is_dir():
-        os.makedirs(target, 0o755, exist_ok=True)
+        ensure_dir(target, 0o755)
         return 0
-    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+    ensure_dir(os.path.dirname(target), 0o755)
     # Zips carry no usable modes: everything is executable for its owner, nothing is writable for others.
     mode = ((member.external_attr >> 16) & 0o755) | 0o700 if member.external_attr >> 16 else 0o744
     written = 0

@@ -33,6 +33,59 @@ def message_of(item: dict[str, Any] | None) -> str:
     return found
 
 
+def test_1_a_fresh_install_in_order_with_the_files_that_handlers_know(
+    fabric: Fabric, agent_root: Path, running_agent: Any, tmp_path: Path
+) -> None:
+    late = f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    detached = f"( {late}; write_status success 0 done ) >/dev/null 2>&1 &"
+    package = sample_package(NAME, "1.0.0", enable=detached, status=None, extra={"lib/deep/data.txt": "x"})
+    fabric.add_package(NAME, "1.0.0", package)
+    fabric.publish([spec(sequence=3, protected={"a": "secret"})])
+    agent = running_agent(agent_root, fabric)
+    first = fabric.wait_for_status(lambda document: (find_handler(document, NAME) or {}).get("status") == "Ready", 40.0)
+    item = find_handler(first, NAME)
+    assert item is not None
+    assert message_of(item) == "Plugin enabled"
+    settings = item["runtimeSettingsStatus"]
+    assert (settings["sequenceNumber"], settings["settingsStatus"]["status"]["status"]) == (3, "transitioning")
+    (tmp_path / "go").touch()
+    fabric.wait_for_extension(NAME, sequence_number=3)
+
+    lines = agent.log()
+    story = (
+        "Download extension package",
+        "Unpack extension package",
+        "Update settings file: 3.settings",
+        "Launch command:bin/handler.sh install",
+        "Launch command:bin/handler.sh enable",
+    )
+    assert [lines.count(line) for line in story] == [1] * len(story)
+    assert [lines.index(line) for line in story] == sorted(lines.index(line) for line in story)
+
+    lib, logs = agent_root / "var/lib/waagent", agent_root / "var/log/azure"
+    base = lib / f"{NAME}-1.0.0"
+    modes = {
+        lib: 0o700,
+        base: 0o755,
+        base / "lib/deep": 0o755,
+        base / "HandlerManifest.json": 0o744,
+        base / "HandlerEnvironment.json": 0o644,
+        base / "config": 0o700,
+        base / "config/3.settings": 0o600,
+        base / "config/HandlerState": 0o644,
+        base / "config/HandlerStatus": 0o644,
+        base / "status": 0o700,
+        lib / "initial_goal_state": 0o644,
+        lib / "history": 0o700,
+        logs: 0o755,
+        logs / NAME: 0o755,
+        logs / NAME / "CommandExecution.log": 0o644,
+        logs / NAME / "events": 0o700,
+    }
+    assert {path: oct(path.stat().st_mode & 0o7777) for path in modes} == {path: oct(modes[path]) for path in modes}
+    assert not list(lib.glob("*.zip*"))
+
+
 def test_2_a_restart_runs_enable_only_and_what_changed_alone_brings_all_enables(
     fabric: Fabric, agent_root: Path, running_agent: Any
 ) -> None:
