@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 NAME = "ovf-env.xml"
 SCANS = 5
 PAUSE = 5.0
-"""Seconds between two looks for a drive: the kernel may still be finding it."""
+"""Seconds between two scans: the kernel may still be finding a drive, and a drive its medium."""
+LOOK = 1.0
+"""Seconds between two looks in a pause: a drive that is new ends it."""
 
 _MOST_DEVICES = 32
 _LIMIT = 1 << 20
+_UNREAD = "Error reading file"
 
 
 @attrs.frozen
@@ -63,7 +66,8 @@ def obtain(agent: Agent) -> Found:
     compute = agent.connect().imds_compute()
     told = document_from_metadata(compute) if compute is not None else None
     if told is None:
-        raise ProvisioningError(f"[CopyOvfEnv] Error mounting dvd: {'; '.join(problems)}")
+        told_by_drive = next((one for one in problems if one.startswith(_UNREAD)), "")
+        raise ProvisioningError(f"[CopyOvfEnv] {told_by_drive or 'Error mounting dvd: ' + '; '.join(problems)}")
     agent.log.warning(f"{'; '.join(problems)}: the instance metadata is used instead")
     _write(copy, build_provisioning_document(told))
     return Found(told, "")
@@ -82,12 +86,23 @@ def _from_drives(agent: Agent, problems: list[str]) -> tuple[str, bytes] | None:
             data = _read(agent, device, problems)
             if data is not None:
                 return device, data
-        if looked_at:
-            return None  # mounting has its own patience
-        problems.append("there is no drive with a provisioning medium")
-        if scan < SCANS - 1 and agent.stopping.wait(PAUSE):
-            break
+        if not looked_at:
+            problems.append("there is no drive with a provisioning medium")
+        if scan < SCANS - 1:
+            agent.log.info(f"There is no {NAME} yet ({scan + 1} of {SCANS}): {'; '.join(problems)}")
+            if _pause(agent, tuple(looked_at)):
+                break
     return None
+
+
+def _pause(agent: Agent, seen: tuple[str, ...]) -> bool:
+    """Wait for the next scan, at most until there is a drive that is not in *seen*; return whether to stop."""
+    for _ in range(int(PAUSE / LOOK)):
+        if agent.stopping.wait(LOOK):
+            return True
+        if agent.distro.find_provisioning_media(seen):
+            break
+    return False
 
 
 def _read(agent: Agent, device: str, problems: list[str]) -> bytes | None:
@@ -103,8 +118,10 @@ def _read(agent: Agent, device: str, problems: list[str]) -> bytes | None:
         return read_limited(path, _LIMIT)
     except FileNotFoundError:
         problems.append(f"{device} holds no {NAME}")
-    except (OSError, StateError) as problem:
-        problems.append(f"Error reading file {path}: {problem}")
+    except OSError as problem:
+        problems.append(f"{_UNREAD} {path}: {problem}")
+    except StateError as problem:
+        raise ProvisioningError(f"[CopyOvfEnv] {_UNREAD} {path}: {problem}") from None  # too large, also later
     finally:
         try:
             agent.distro.unmount_provisioning_media(mount_point)

@@ -57,13 +57,12 @@ def test_it_is_mounted_read_only_and_once(machine):
     assert machine.commands()[1:] == [f"umount {point}"]
 
 
-def test_five_tries_and_the_reason(machine):
+def test_one_try_and_the_reason(machine):
     machine.write("proc/filesystems", "nodev\tproc\n\text4\n")
     machine.answer("mount", (32, "", "mount: /mnt: unknown filesystem type 'udf'.\n"))
     with pytest.raises(NoAnswer, match=r"cannot mount /dev/sr0: .*unknown filesystem type.*install udf.*modprobe"):
         machine.distro.mount_provisioning_media("/dev/sr0", "/mnt")
-    assert len(machine.commands()) == 5
-    assert machine.stopping.slept == [5.0] * 4
+    assert len(machine.commands()) == 1  # whoever looks for a medium has the patience, and other drives (§4)
     machine.write("proc/filesystems", "nodev\tproc\n\tudf\n")
     with pytest.raises(NoAnswer) as failure:
         machine.distro.mount_provisioning_media("/dev/sr0", "/mnt")
