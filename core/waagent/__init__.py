@@ -109,7 +109,7 @@ if TYPE_CHECKING:
         Periodic,
         Veto,
     )
-    from waagent.redaction import bare_url, redact
+    from waagent.redaction import bare_url, conceal, redact
     from waagent.version import __version__
 
 _PLACES = {
@@ -200,7 +200,7 @@ _PLACES = {
         "Periodic",
         "Veto",
     ),
-    "redaction": ("bare_url", "redact"),
+    "redaction": ("bare_url", "conceal", "redact"),
     "version": ("__version__",),
 }
 _HOME = {name: place for place, names in _PLACES.items() for name in names}
@@ -218,7 +218,7 @@ __all__ = [  # noqa: RUF022  (by topic, as a reader looks for them)
     "RemoteAccess", "RemoteUser", "StatusBlob", "StatusReport", "Substatus", "TelemetryEvent", "TelemetryReceipt",
     "UpdateReport", "load_goal_state",
     # files, texts and places
-    "Log", "Paths", "bare_url", "ensure_dir", "move_aside", "read_json", "read_limited", "redact",
+    "Log", "Paths", "bare_url", "conceal", "ensure_dir", "move_aside", "read_json", "read_limited", "redact",
     "remove_leftovers", "sync_directory", "timestamp", "write_atomic", "write_json",
     # DHCP leases: the platform's address (option 245)
     "lease_address", "parse_isc_leases", "parse_networkd_lease", "parse_openbsd_leases",

@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from waagent.log import Log
+from waagent.redaction import redact
 
 ANSWERED, FAILED, LATE, STUCK, SKIPPED = "answered", "failed", "late", "stuck", "skipped"
 
@@ -348,7 +349,7 @@ class Containment:
 def describe(problem: BaseException) -> str:
     """Return class and text of *problem* in one line of at most 500 characters."""
     try:
-        text = " ".join(str(problem).split())
+        text = " ".join(redact(str(problem)).split())
     except Exception:  # a plugin's own exception may not even have a text
         text = "(its text cannot be read)"
     name = type(problem).__name__

@@ -20,12 +20,29 @@ _USER = r"(?<=://)[^\s\"'<>/?#@]+@"
 _TAIL = ".,;:!)]}"
 
 
+_SHORTEST = 3
+_concealed: tuple[str, ...] = ()
+
+
+def conceal(secret: str) -> None:
+    """Have :func:`redact` take *secret* out of every text from now on, for as long as this process lives.
+
+    Also as it looks in one line, and in a message that quotes it. A secret of one or two characters is no secret.
+    """
+    global _concealed
+    forms = {secret, secret.strip(), " ".join(secret.split()), repr(secret)[1:-1], *_concealed}
+    _concealed = tuple(sorted((form for form in forms if len(form) >= _SHORTEST and form not in MARK), key=len)[::-1])
+
+
 def redact(text: str) -> str:
     """Return *text* without what opens doors.
 
     The whole query of a URL or path that carries a SAS parameter, at any position, becomes ``<redacted>`` (punctuation
-    after the URL stays); so do the value of a ``sig=`` that stands outside a query, and the ``user:password`` of a URL.
+    after the URL stays); so do the value of a ``sig=`` that stands outside a query, the ``user:password`` of a URL, and
+    every secret that was given to :func:`conceal`.
     """
+    for secret in _concealed:
+        text = text.replace(secret, MARK)
     if "?" in text:
         text = _replace(_QUERY, _without_query, text)
     if "sig" in text.lower():

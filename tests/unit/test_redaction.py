@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from waagent import redaction
 from waagent.redaction import bare_url, redact
 
 
@@ -78,3 +79,25 @@ def test_hostile_text_takes_no_time(text: str) -> None:
 def test_an_address_without_its_secrets() -> None:
     assert bare_url("https://u:p@host:444/a/b?sig=1#f") == "https://host:444/a/b"
     assert bare_url("http://host") == "http://host"
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_concealed", ())
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize("secret", ["Tr0ub4dor", " two  blanks ", 'it\'s \\ "quoted"', "several\nlines\n"])
+def test_a_concealed_secret_is_in_no_text_any_more(secret: str) -> None:
+    redaction.conceal(secret)
+    for text in (f"a{secret}b", f"a {' '.join(secret.split())} b", f"bad line {secret!r}", secret + secret):
+        hidden = redact(text)
+        assert "<redacted>" in hidden
+        assert not any(word in hidden for word in secret.split())
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize("secret", ["", "ab", "redacted", "act"])
+def test_what_is_too_short_or_part_of_the_mark_changes_nothing(secret: str) -> None:
+    redaction.conceal(secret)
+    assert redact("the user ab acts: <redacted>") == "the user ab acts: <redacted>"
