@@ -103,7 +103,7 @@ def parse_provisioning_document(data: bytes, *, complete: bool = True) -> Provis
     Args:
         data: the file as it lies on the medium.
         complete: it has to say all that provisioning needs. ``False`` where somebody else provisions: then only the
-            platform's settings are looked at closely (provisioning §13).
+            platform's settings are looked at closely (provisioning §13), and secrets and keys are not read at all.
 
     Raises:
         OvfError: it cannot be used; names the element and what was expected, and no secret.
@@ -117,14 +117,13 @@ def parse_provisioning_document(data: bytes, *, complete: bool = True) -> Provis
     version = _text(section, "Version")
     if version != "1.0":
         notes.append(f"its version is {xmldoc.shown(version or 'not given')}; 1.0 is known here")
-    host_name, user_name = _text(wanted, "HostName"), _text(wanted, "UserName")
-    password = _password(wanted)
+    text = _text if complete else _text_if_clear
+    host_name, user_name = text(wanted, "HostName"), text(wanted, "UserName")
+    password = _password(wanted) if complete else None
     keys: tuple[DeployedPublicKey, ...] = ()
     pairs: tuple[DeployedKeyPair, ...] = ()
     if complete:
-        _check(
-            host_name, "HostName", _HOST_NAME, "1 to 64 letters, digits, dots and hyphens, the first a letter or digit"
-        )
+        _check(host_name, "HostName", _HOST_NAME, _HOST_RULE)
         _check(user_name, "UserName", _USER_NAME, "a letter or _, then at most 31 letters, digits and _.@-")
         if password is not None and len(password) > MAX_PASSWORD:
             raise OvfError(f"{_INVALID}UserPassword: expected at most {MAX_PASSWORD} characters, found {len(password)}")
@@ -136,10 +135,10 @@ def parse_provisioning_document(data: bytes, *, complete: bool = True) -> Provis
         user_name=user_name,
         password=None if withheld else password,
         password_withheld=withheld,
-        disable_password_login=_is(_text(wanted, "DisableSshPasswordAuthentication"), "true"),
+        disable_password_login=_is(text(wanted, "DisableSshPasswordAuthentication"), "true"),
         public_keys=keys,
         key_pairs=pairs,
-        custom_data=_text(wanted, "CustomData"),
+        custom_data=_text(wanted, "CustomData") if complete else None,
         guest_agent=not _is(_text(settings, "ProvisionGuestAgent"), "false"),
         guest_proxy_agent=_is(_text(settings, "ProvisionGuestProxyAgent"), "true"),
         preprovisioned=_pool(settings),
@@ -260,6 +259,14 @@ def _raw(parent: Element | None, name: str) -> str | None:
 def _text(parent: Element | None, name: str) -> str | None:
     """Return the text of a child, ``None`` when it is absent or empty."""
     return (_raw(parent, name) or "").strip() or None
+
+
+def _text_if_clear(parent: Element, name: str) -> str | None:
+    """Return the text of a child as :func:`_text` does, ``None`` also when it cannot be made out."""
+    try:
+        return _text(parent, name)
+    except OvfError:
+        return None
 
 
 def _password(wanted: Element) -> str | None:

@@ -16,8 +16,10 @@ from waagent import (
     ProvisioningDocument,
     StateError,
     Step,
+    conceal,
     parse_provisioning_document,
     read_limited,
+    redact,
     write_atomic,
 )
 from waagent_provisioning import hostkey, medium, modes, planner
@@ -33,7 +35,6 @@ PLAN, REPORT_PLAN = "provisioning", "provisioning report"
 DISABLE_AGENT, PUBLISHED = "disable_agent", "published_hostname"
 UNKNOWN_FAILURE = "Provisioning failed; the log of the agent says why"
 
-_SHORTEST_SECRET = 3
 _SUMMARIES: Mapping[str, str] = {
     "refuse": "find out who may provision this machine",
     "medium": "read the provisioning document from its medium",
@@ -70,14 +71,12 @@ class Memory:
     Attributes:
         document: as it was read.
         failure: why the last step failed.
-        fingerprint: of the host key, when the platform has not been told.
         done: steps of this process that leave no other trace.
         begun: monotonic seconds.
     """
 
     document: ProvisioningDocument | None = None
     failure: str = ""
-    fingerprint: str = ""
     done: set[str] = attrs.field(factory=set)
     begun: float = attrs.field(factory=time.monotonic)
 
@@ -163,12 +162,11 @@ class Flow:
 
     def report_facts(self) -> dict[str, Any]:
         """Look at what the platform has not been told."""
-        if "report" in self.memory.done:
-            return {"report": False, "fingerprint": bool(self.memory.fingerprint)}
+        owed, told = self.reporter.owed, "report" in self.memory.done
         if read_marker(self.agent) is None:
-            return {"report": True, "fingerprint": False}
-        due = self.reporter.owed.report is not None or ready_is_due(self.agent)
-        return {"report": due, "fingerprint": bool(self.memory.fingerprint)}
+            return {"report": not told, "fingerprint": False}
+        due = not told and (owed.report is not None or ready_is_due(self.agent))
+        return {"report": due, "fingerprint": bool(owed.fingerprint)}
 
     def report_steps(self, facts: planner.Facts) -> list[Step]:
         """Return the missing reports."""
@@ -203,6 +201,9 @@ class Flow:
                 return  # the service is being stopped: the next start goes on
         except Exception as problem:
             reason = self._without_secrets(problem)
+            if self.agent.stopping.is_set():
+                self.agent.log.info(f"Provisioning is interrupted while it was to {_SUMMARIES[name]}: {reason}")
+                return
             if name not in _OPTIONAL:
                 self.memory.failure = reason
             raise ProvisioningError(reason) from None
@@ -218,13 +219,9 @@ class Flow:
         if name == "eject":
             self.progress.close()
 
-    def _without_secrets(self, problem: Exception) -> str:
-        text = " ".join(str(problem).split()) or type(problem).__name__
-        document = self.memory.document
-        if document is not None:
-            for secret in (document.password, document.custom_data):
-                if secret is not None and len(secret) >= _SHORTEST_SECRET:
-                    text = text.replace(secret, "<redacted>")
+    @staticmethod
+    def _without_secrets(problem: Exception) -> str:
+        text = " ".join(redact(str(problem)).split()) or type(problem).__name__
         if isinstance(problem, (ProvisioningError, OvfError)):
             return text
         known = isinstance(problem, (AgentError, OSError))
@@ -246,6 +243,10 @@ class Flow:
     def _do_medium(self) -> None:
         found = medium.obtain(self.agent)
         document = found.document
+        # From here on a tool or a plugin may quote them: nothing that this process writes shows them.
+        for secret in (document.password, document.custom_data):
+            if secret is not None:
+                conceal(secret)
         for note in document.notes:
             self.agent.log.warning(f"{medium.NAME}: {note}")
         if document.preprovisioned:
@@ -303,6 +304,7 @@ class Flow:
         certificates.fetch(self.agent, [pair.thumbprint for pair in pairs])
         for pair in pairs:
             private = certificates.private_key(self.agent, pair.thumbprint)
+            conceal(private)
             public = certificates.public_key(self.agent, pair.thumbprint)
             self.agent.distro.deploy_ssh_key(self._user, pair.path, public_key=public, private_key=private)
 
@@ -322,7 +324,7 @@ class Flow:
             self.agent.log.warning(f"There is no SSH host key at {path}: its fingerprint is not reported")
             return
         self.agent.log.info(f"Fingerprint of the SSH host key: {found}")
-        self.memory.fingerprint = found
+        self.reporter.owed.note_fingerprint(found)
 
     def _do_publish(self) -> None:
         host_name = self._document.host_name
@@ -424,8 +426,7 @@ class Flow:
         self.reporter.settle()
 
     def _do_fingerprint(self) -> None:
-        fingerprint, self.memory.fingerprint = self.memory.fingerprint, ""
-        self.agent.connect().report_role_properties(fingerprint)
+        self.reporter.tell_fingerprint()
 
 
 def wanted_of(document: ProvisioningDocument) -> planner.Wanted:

@@ -35,13 +35,13 @@ def any_public_key(agent: Agent) -> str:
 
 
 def fingerprint(path: str) -> str:
-    """Return ``SHA256`` and the fingerprint without a colon, as the platform is told; empty when there is no key."""
+    """Return the fingerprint as ``ssh-keygen -l`` prints it, empty when there is no key."""
     try:
         words = read_limited(path, 1 << 16).decode("ascii", "replace").split()
         blob = base64.b64decode(words[1], validate=True)
     except (OSError, StateError, IndexError, binascii.Error, ValueError):
         return ""
-    return "SHA256" + base64.b64encode(hashlib.sha256(blob).digest()).decode("ascii").rstrip("=")
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode("ascii").rstrip("=")
 
 
 def _directory(agent: Agent) -> str:

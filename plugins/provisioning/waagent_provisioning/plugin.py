@@ -63,10 +63,11 @@ class ProvisioningPlugin:
 
     @hookimpl
     def on_goal_state(self, agent: Agent, goal_state: GoalState) -> None:
-        """Hand in the report that the platform did not accept at boot: it answers now."""
+        """Hand in what the platform did not accept at boot: it answers now."""
         from waagent_provisioning.progress import Owed
 
-        if Owed(agent).report is not None:
+        owed = Owed(agent)
+        if owed.report is not None or owed.fingerprint:
             agent.lane("provisioning").submit_once("report", lambda: _report(agent), name="provisioning report")
 
     @hookimpl
@@ -103,6 +104,11 @@ def _report(agent: Agent) -> None:
             reporter.settle()
         except ProtocolError:
             agent.stopping.wait(RETRY)
+    if reporter.owed.report is None:
+        try:
+            reporter.tell_fingerprint()
+        except ProtocolError as problem:
+            agent.log.warning(f"The platform did not take the fingerprint of the SSH host key: {problem}")
 
 
 plugin = ProvisioningPlugin()

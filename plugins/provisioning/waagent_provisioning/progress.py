@@ -114,6 +114,16 @@ class Owed:
         self._save(owed=None, boot=boot)
 
     @property
+    def fingerprint(self) -> str:
+        """Of the SSH host key, as people read it; empty when the platform has been told."""
+        return str(self._load().get("fingerprint") or "")
+
+    def note_fingerprint(self, fingerprint: str) -> None:
+        """Remember that the platform is to be told; an empty text when it was."""
+        if self.fingerprint != fingerprint:
+            self._save(fingerprint=fingerprint)
+
+    @property
     def last_boot(self) -> str:
         """The boot id under which the platform accepted the last report."""
         return str(self._load().get("boot") or "")

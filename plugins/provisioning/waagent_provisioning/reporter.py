@@ -84,6 +84,17 @@ class Reporter:
         self.owed.settled(self._agent.executor.journal.boot)
         self._agent.log.info(f"Reported {report['state']} to the platform")
 
+    def tell_fingerprint(self) -> None:
+        """Tell the platform the fingerprint of the SSH host key; one attempt, as nobody waits for it.
+
+        Raises:
+            ProtocolError: it was not taken.
+        """
+        fingerprint = self.owed.fingerprint
+        if fingerprint:
+            self.owed.note_fingerprint("")
+            self._agent.connect().report_role_properties(fingerprint.replace(":", ""))  # the platform's way to write it
+
     def to_pool(self, result: str, vm_id: str, reason: str = "") -> None:
         """Leave the outcome where the host finds it without a network; never raises."""
         fields = {"reason": reason} if reason else {}

@@ -50,6 +50,7 @@ class Listener:
         self.without_goal_state: list[tuple[str, str, str]] = []
         self.fingerprints: list[str] = []
         self.refusing: list[str] = []
+        self.refuses_properties = False
         self.unreadable = False
         self.endpoint: str | None = "127.0.0.1:80"
         self.compute: dict[str, Any] | None = None
@@ -68,7 +69,14 @@ class Listener:
         self.without_goal_state.append((state, substatus, description))
 
     def report_role_properties(self, thumbprint: str) -> None:
+        if self.unreadable:
+            raise ProtocolError("no goal state")
         self.fingerprints.append(thumbprint)
+        if self.record is not None:
+            with open(f"{self.record}-fingerprint", "a", encoding="utf-8") as stream:
+                stream.write(f"{thumbprint}\n")
+        if self.refuses_properties:
+            raise ProtocolError("the status 400 of an old platform")
 
     def prefetch(self) -> None:
         if self.unreadable:

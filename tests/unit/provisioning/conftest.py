@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.provisioning.bench import Bench
+from waagent import redaction
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +15,12 @@ def _umask() -> Iterator[None]:
     before = os.umask(0o022)
     yield
     os.umask(before)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_concealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test's machine conceals, another's may show."""
+    monkeypatch.setattr(redaction, "_concealed", ())
 
 
 @pytest.fixture

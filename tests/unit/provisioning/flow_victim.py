@@ -95,9 +95,19 @@ def found(root: Path) -> dict[str, object]:
         "medium": (root / "dev/sr0").exists(),
         "ran": ran,
         "leaks": leaks,
+        "fingerprints": fingerprints(root),
         "last word": (root / "said").read_text().splitlines()[-1],
         "left": sorted(path.name for path in lib.iterdir() if path.name.endswith(".tmp")),
     }
+
+
+def fingerprints(root: Path) -> list[bool]:
+    """Return for each fingerprint that the platform heard whether it is that of the host key."""
+    from waagent_provisioning import hostkey
+
+    told = root / "said-fingerprint"
+    present = hostkey.fingerprint(str(root / "etc/ssh/ssh_host_rsa_key.pub")).replace(":", "")
+    return [line == present for line in told.read_text().split()] if told.exists() else []
 
 
 def main() -> None:

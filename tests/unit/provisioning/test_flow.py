@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,23 @@ def test_a_step_that_fails_is_what_the_platform_hears(tmp_path: Path, monkeypatc
     assert "no space" in bench.listener.said[-1][2]
 
 
-def test_a_secret_in_an_error_goes_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = broken(tmp_path, "set_password", f"chpasswd says: bad line ops:{PASSWORD}", monkeypatch)
-    bench.insert(document(inside=WITH_PASSWORD))
+@pytest.mark.parametrize("secret", ["correct horse", "two  blanks", 'quote\'d \\ "twice"', " at the ends "])
+@pytest.mark.parametrize("quoted", [False, True])
+def test_a_secret_in_an_error_goes_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str, quoted: bool
+) -> None:
+    """§15: not to the platform, not to the log, the journal and the state, however the tool quotes it."""
+    line = f"ops:{secret}"
+    bench = broken(tmp_path, "set_password", f"chpasswd says: bad line {line!r}" if quoted else line, monkeypatch)
+    bench.insert(document(inside=f"<wa:UserPassword>{secret}</wa:UserPassword>{custom(b'echo its own secret')}"))
     bench.boot()
-    assert PASSWORD not in bench.listener.said[-1][2]
-    assert PASSWORD not in bench.lib("journal/boot.jsonl").read_text()
-    assert PASSWORD not in bench.lib("state/provisioning-report.json").read_text()
-    assert "bad line ops:<redacted>" in bench.listener.said[-1][2]
+    assert bench.listener.said[-1][1] == "ProvisioningFailed"
+    assert "ops:<redacted>" in bench.listener.said[-1][2]
+    texts = [bench.listener.said[-1][2], bench.log]
+    texts += [path.read_text() for path in bench.lib("").rglob("*") if path.is_file()]
+    assert any("failed in set_password" in text for text in texts)
+    for word in max(secret.split(), key=len), max(repr(secret)[1:-1].split(), key=len):
+        assert not any(word in text for text in texts)
 
 
 @pytest.mark.parametrize("operation", ["set_hostname", "publish_hostname", "eject_provisioning_media"])
@@ -109,6 +119,41 @@ def test_a_machine_from_a_pool_is_refused(bench: Bench) -> None:
     assert not (bench.root / "etc/passwd").exists()
 
 
+FORMS = {
+    "prefixed": "<wa:UserPassword>{}</wa:UserPassword>",
+    "in the default namespace": '<UserPassword xmlns="http://schemas.microsoft.com/windowsazure">{}</UserPassword>',
+    "in more than one line": "<wa:UserPassword>\n{}\n</wa:UserPassword>",
+    "CDATA": "<wa:UserPassword><![CDATA[{}]]></wa:UserPassword>",
+    "numbers": "<wa:UserPassword>&#67;{}</wa:UserPassword>",
+}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("form", list(FORMS.values()), ids=list(FORMS))
+def test_a_password_in_whatever_form_is_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, fails: bool
+) -> None:
+    """§29.2: not below the state directory, not in logs, not in telemetry, whether it goes well or not."""
+    word = "Tr0ub4dorAndThree"
+    bench = broken(tmp_path, "lock_root_password", "no", monkeypatch, "Provisioning.DeleteRootPassword=y\n")
+    if not fails:
+        monkeypatch.undo()
+    bench.insert(document(inside=form.format(word) + custom(b"x")))
+    events: list[str] = []
+    agent = bench.start()
+    agent.events.subscribe(lambda event: events.append(event.message))
+    for plan in Flow(agent).plans():
+        agent.executor.run(plan)
+    agent.executor.journal.close()
+    assert bench.listener.said[-1][0] == ("NotReady" if fails else "Ready")
+    assert len(events) >= 1
+    places = [tmp_path / "var", tmp_path / "run", tmp_path / "etc", tmp_path / "sandbox.jsonl"]
+    files = [path for place in places for path in (place, *place.rglob("*")) if path.is_file()]
+    texts = {str(path): path.read_text() for path in files} | {"telemetry": str(events)}
+    assert str(bench.lib("ovf-env.xml")) in texts
+    assert [name for name, text in texts.items() if word in text] == []
+
+
 # ---- where the document comes from -----------------------------------------------------------------------------------
 
 
@@ -120,10 +165,11 @@ class Drives:
     def __init__(self, root: Path, first: bytes | None) -> None:
         self.root, self.first = root, first
         self.mounted: list[str] = []
+        self.names = ["/dev/sr0", "/dev/sr1"]
 
     @hookimpl
     def find_provisioning_media(self, agent: Any, but: tuple[str, ...]) -> str:
-        return next((name for name in ("/dev/sr0", "/dev/sr1") if name not in but), "")
+        return next((name for name in self.names if name not in but), "")
 
     @hookimpl
     def mount_provisioning_media(self, agent: Any, device: str, mount_point: str) -> bool:
@@ -158,19 +204,88 @@ def test_every_drive_is_looked_at(tmp_path: Path, first: bytes | None) -> None:
     assert (tmp_path / "mnt/cdrom/secure").stat().st_mode & 0o777 == 0o700
 
 
-def without_waiting(bench: Bench) -> list[Any]:
-    """Run a start whose look for drives does not wait five seconds."""
+def without_waiting(bench: Bench, during: Callable[[float], bool] = lambda now: False) -> float:
+    """Run a start whose pauses take no time; *during* happens in each. Return the seconds that it would have waited."""
     agent = bench.start()
-    agent.stopping.wait = lambda seconds=None: False  # type: ignore[method-assign]
-    return [agent.executor.run(plan) for plan in Flow(agent).plans()]
+    waited = 0.0
+
+    def wait(seconds: float = 0) -> bool:
+        nonlocal waited
+        waited += seconds
+        return during(waited)
+
+    agent.stopping.wait = wait  # type: ignore[method-assign,assignment]
+    for plan in Flow(agent).plans():
+        agent.executor.run(plan, stop=agent.stopping)
+    return waited
 
 
 def test_without_a_medium_and_anything_else_it_fails(bench: Bench) -> None:
-    without_waiting(bench)
+    """§4: five scans, five seconds apart."""
+    assert without_waiting(bench) == 20
     assert bench.listener.said[-1][1] == "ProvisioningFailed"
     assert bench.listener.said[-1][2].startswith(
         "[CopyOvfEnv] Error mounting dvd: there is no drive with a provisioning medium"
     )
+
+
+def test_each_scan_looks_at_every_drive(tmp_path: Path) -> None:
+    drives = Drives(tmp_path, b"else")
+    drives.names = ["/dev/sr0"]
+    bench = Bench(tmp_path, drives=drives)
+    assert without_waiting(bench) == 20
+    assert drives.mounted == ["/dev/sr0"] * 5
+    assert bench.listener.said[-1][2] == "[CopyOvfEnv] Error mounting dvd: /dev/sr0 holds no ovf-env.xml"
+
+
+def test_a_drive_that_comes_late_ends_the_pause(tmp_path: Path) -> None:
+    drives = Drives(tmp_path, None)
+    drives.names = ["/dev/sr0"]
+    bench = Bench(tmp_path, drives=drives)
+
+    def during(now: float) -> bool:
+        if now == 7:
+            drives.names.append("/dev/sr1")
+        return False
+
+    assert without_waiting(bench, during) == 7
+    assert bench.lib("provisioned").exists()
+
+
+def test_a_medium_that_comes_late_is_found_by_the_next_scan(tmp_path: Path) -> None:
+    drives = Drives(tmp_path, None)
+    drives.names = ["/dev/sr0"]
+    bench = Bench(tmp_path, drives=drives)
+
+    def during(now: float) -> bool:
+        if now == 6:
+            drives.first = document(inside=WITH_KEY)
+        return False
+
+    assert without_waiting(bench, during) == 10
+    assert bench.lib("provisioned").exists()
+
+
+def test_a_document_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """§6 step 4: the failure's own words."""
+    bench = Bench(tmp_path)
+    (tmp_path / "dev/sr0/ovf-env.xml").mkdir(parents=True)
+    without_waiting(bench)
+    place = tmp_path / "mnt/cdrom/secure/ovf-env.xml"
+    assert bench.listener.said[-1][2].startswith(f"[CopyOvfEnv] Error reading file {place}: ")
+
+
+def test_a_stop_of_the_service_while_a_medium_is_looked_for_is_no_failure(bench: Bench) -> None:
+    def during(now: float) -> bool:
+        bench.agent.stopping.set()
+        return True
+
+    assert without_waiting(bench, during) == 1
+    assert bench.listener.said == []
+    assert "Provisioning is interrupted" in bench.log
+    bench.insert(document(inside=WITH_KEY))
+    assert steps(bench.boot()) == []
+    assert bench.listener.said[-1] == ("Ready", "", "")
 
 
 def test_without_a_medium_an_earlier_copy_is_used(bench: Bench) -> None:
@@ -198,6 +313,59 @@ def test_without_any_document_the_metadata_is_used(bench: Bench) -> None:
     without_waiting(bench)
     assert (bench.root / "home/ops/.ssh/authorized_keys").read_text() == KEY + "\n"
     assert b"<wa:UserName>ops</wa:UserName>" in bench.lib("ovf-env.xml").read_bytes()
+
+
+# ---- the fingerprint of the host key ---------------------------------------------------------------------------------
+
+
+def told(bench: Bench) -> list[str]:
+    return ["SHA256:" + one.partition("SHA256")[2] for one in bench.listener.fingerprints]
+
+
+def test_people_and_platform_hear_of_the_host_key_each_in_their_way(bench: Bench) -> None:
+    """§8.2: the platform's has no colon."""
+    bench.insert(document(inside=WITH_KEY))
+    bench.boot()
+    found = hostkey.fingerprint(str(bench.root / "etc/ssh/ssh_host_rsa_key.pub"))
+    assert f"Fingerprint of the SSH host key: {found}\n" in bench.log
+    assert bench.listener.fingerprints == [found.replace(":", "")]
+    bench.boot()
+    assert len(bench.listener.fingerprints) == 1
+
+
+class AtOnce:
+    """A lane whose work is done at once."""
+
+    def submit_once(self, key: str, work: Callable[[], None], name: str) -> None:
+        work()
+
+
+def test_what_the_boot_stage_did_not_come_to_tell_the_worker_tells(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from waagent_provisioning.plugin import plugin
+
+    bench.insert(document(inside=WITH_KEY))
+    agent = bench.start()
+    agent.executor.run(Flow(agent).plans()[0])  # and then the platform is out of reach, or the process is killed
+    assert bench.listener.fingerprints == []
+    agent = bench.start()
+    monkeypatch.setattr(type(agent), "lane", lambda _agent, _name: AtOnce())
+    for _ in range(2):
+        plugin.on_goal_state(agent, None)  # type: ignore[arg-type]
+    assert bench.listener.said[-1] == ("Ready", "", "")
+    assert told(bench) == [hostkey.fingerprint(str(bench.root / "etc/ssh/ssh_host_rsa_key.pub"))]
+    assert Owed(agent).fingerprint == ""
+
+
+def test_a_fingerprint_that_the_platform_refuses_is_told_once(bench: Bench) -> None:
+    """§8.2: one attempt."""
+    bench.insert(document(inside=WITH_KEY))
+    bench.listener.refuses_properties = True
+    bench.boot()
+    bench.boot()
+    assert len(bench.listener.fingerprints) == 1
+    assert bench.listener.said[-1] == ("Ready", "", "")
 
 
 # ---- custom data -----------------------------------------------------------------------------------------------------
@@ -352,11 +520,8 @@ def test_what_doctor_says(bench: Bench) -> None:
 def test_the_fingerprint_is_that_of_ssh_keygen(bench: Bench) -> None:
     path = bench.root / "etc/ssh/ssh_host_ed25519_key.pub"
     path.parent.mkdir()
-    # ssh-keygen -lf says: 256 SHA256:vKKb7e5sGKPDuhJTZ9FOjAU2Lp/0wYBvNK+ZFDL4zpU …
     path.write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB host\n")
-    assert hostkey.fingerprint(str(path)).startswith("SHA256")
-    assert ":" not in hostkey.fingerprint(str(path))
-    assert len(hostkey.fingerprint(str(path))) == len("SHA256") + 43
+    assert hostkey.fingerprint(str(path)) == "SHA256:ycecTFElO4tMaWgqfHQDEUjUete0Tsl0wmvU/kkDXFc"  # as it says
     path.write_text("no key\n")
     assert hostkey.fingerprint(str(path)) == ""
     assert hostkey.fingerprint(str(path) + ".none") == ""

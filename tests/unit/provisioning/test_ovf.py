@@ -183,12 +183,27 @@ def test_what_cannot_be_used_says_which_element_and_what_was_expected(data: byte
 
 @pytest.mark.parametrize(
     "data",
-    [document(user=None), document(host=None), document(inside=f"<wa:UserPassword>{'x' * 73}</wa:UserPassword>")],
-    ids=["no user", "no host", "long password"],
+    [
+        document(user=None),
+        document(host=None),
+        document(inside=f"<wa:UserPassword>{'x' * 73}</wa:UserPassword>"),
+        document(inside="<wa:UserName>second</wa:UserName><wa:HostName>second</wa:HostName>"),
+        document(inside="<wa:UserPassword><b/></wa:UserPassword><wa:CustomData/><wa:CustomData/>"),
+        document(inside="<wa:DisableSshPasswordAuthentication><b/></wa:DisableSshPasswordAuthentication>"),
+        document(inside="<wa:SSH><wa:PublicKeys><wa:PublicKey/></wa:PublicKeys></wa:SSH>"),
+    ],
+    ids=["no user", "no host", "long password", "two users", "odd secrets", "odd switch", "odd keys"],
 )
-def test_where_cloud_init_provisions_only_the_platforms_settings_matter(data: bytes) -> None:
-    """§29.1: missing UserName in each mode."""
-    assert parse_provisioning_document(data, complete=False).guest_agent
+@pytest.mark.parametrize("wanted", [True, False])
+def test_where_cloud_init_provisions_only_the_platforms_settings_matter(data: bytes, wanted: bool) -> None:
+    """§29.1: missing UserName in each mode, a password of 73 characters; §13."""
+    inside = f"<wa:ProvisionGuestAgent>{str(wanted).lower()}</wa:ProvisionGuestAgent>"
+    data = data.replace(b"</o:Environment>", platform_settings(inside).encode() + b"</o:Environment>")
+    found = parse_provisioning_document(data, complete=False)
+    assert found.guest_agent is wanted
+    assert (found.password, found.custom_data) == (None, None)
+    if data.count(b"<wa:UserName>") == 2:
+        assert found.user_name is None, "nobody knows which of the two is meant"
 
 
 def test_secrets_are_in_no_representation() -> None:
