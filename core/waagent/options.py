@@ -42,7 +42,7 @@ def _gone(name: str, reason: str) -> Option:
 
 
 _OF_2_0 = "it belonged to agent 2.0"
-_NO_LIMITS = "the agent is small by itself, and puts no limits on itself"
+_SMALL = "the agent is small by itself, and puts no limit on its memory"
 _NO_EFFECT_SINCE = "it has had no effect since 2.2.45; Provisioning.Agent decides"
 
 CORE: tuple[Option, ...] = (
@@ -141,14 +141,14 @@ CORE: tuple[Option, ...] = (
     _text("Extension.LogDir", "/var/log/azure", "logs of the extensions"),
     _flag("DetectScvmmEnv", False, "look for System Center Virtual Machine Manager at start"),
     # Debug
-    _idle("Debug.CgroupCheckPeriod", "int", 300, _NO_LIMITS),
-    _idle("Debug.CgroupLogMetrics", "bool", False, _NO_LIMITS),
-    _idle("Debug.CgroupDisableOnProcessCheckFailure", "bool", True, _NO_LIMITS),
-    _idle("Debug.CgroupDisableOnQuotaCheckFailure", "bool", True, _NO_LIMITS),
-    _idle("Debug.AgentCpuQuota", "int", 50, _NO_LIMITS),
-    _idle("Debug.AgentCpuThrottledTimeThreshold", "int", 120, _NO_LIMITS),
-    _idle("Debug.AgentMemoryQuota", "int", 314572800, _NO_LIMITS),
-    _idle("Debug.EnableAgentMemoryUsageCheck", "bool", False, _NO_LIMITS),
+    _period("Debug.CgroupCheckPeriod", 300, "seconds between looks at the agent's own quota"),
+    _idle("Debug.CgroupLogMetrics", "bool", False, "no metrics of groups are taken"),
+    _flag("Debug.CgroupDisableOnProcessCheckFailure", True, "no quota of the agent while others are in its group"),
+    _flag("Debug.CgroupDisableOnQuotaCheckFailure", True, "no quota of the agent once it was held back too much"),
+    _number("Debug.AgentCpuQuota", 50, "per cent of one processor for the agent, once handlers have units", 1),
+    _number("Debug.AgentCpuThrottledTimeThreshold", 120, "seconds between two looks that are too much", 0),
+    _idle("Debug.AgentMemoryQuota", "int", 314572800, _SMALL),
+    _idle("Debug.EnableAgentMemoryUsageCheck", "bool", False, _SMALL),
     _flag("Debug.EnableFastTrack", True, "take goal states from the host plugin"),
     _period("Debug.EtpCollectionPeriod", 300, "seconds between collections of extension events"),
     _period("Debug.SelfUpdateHotfixFrequency", 14400, "seconds between looks for a hotfix"),
@@ -202,6 +202,8 @@ _OWNERS = (
     ("Extensions.", "extensions"),
     ("EnableOverProvisioning", "extensions"),
     ("CGroups.", "scopes"),
+    ("Debug.Cgroup", "scopes"),
+    ("Debug.AgentCpu", "scopes"),
     ("Debug.EtpCollectionPeriod", "telemetry"),
     ("Policy.", "policy"),
     ("Debug.EnableExtensionPolicy", "policy"),
