@@ -11,7 +11,7 @@ from typing import Any
 
 from waagent.config import Config
 from waagent.errors import AgentError, CryptError, ProtocolError, ProtocolNotFound, Throttled
-from waagent.log import Log
+from waagent.log import VERBOSE, Log
 from waagent.paths import Paths
 from waagent.platform import healthdoc, imds, names, observations
 from waagent.platform.artifacts import Artifacts
@@ -475,10 +475,12 @@ class Platform:
             self._health.note(observations.HEARTBEAT, False, str(problem))
             failing = self._health.failing_seconds(observations.HEARTBEAT)
             if failing >= observations.HOST_PLUGIN_PATIENCE and self.events is not None:
+                # The log has the line of the observation; telemetry hears of every minute.
                 self.events.add(
                     "HostPluginHeartbeatExtended",
                     success=False,
                     message=f"{failing / 60:.0f} min since successful heartbeat",
+                    logged=True,
                 )
         self._send_observations()
 
@@ -489,7 +491,8 @@ class Platform:
         try:
             self.wire.report_observations(document)
         except ProtocolError as problem:
-            self.log.verbose(f"The HealthService did not take the observations: {problem}")
+            message = f"The HealthService did not take the observations: {problem}"
+            self.log.periodic(3600, "observations", VERBOSE, message)
 
     def upload_logs(self, archive: bytes) -> None:
         """Upload the collected logs through the host plugin (wireserver §14.5).
