@@ -13,6 +13,7 @@ from waagent_fabric import Fabric, HandlerSpec, SettingsSpec, read_calls, sample
 pytestmark = pytest.mark.fabric
 NAME = "Contoso.Sample"
 SLICE = f"azure-vmextensions-{NAME}.slice"
+AGENT = "waagent.service"
 
 
 @pytest.fixture
@@ -35,16 +36,21 @@ def test_a_handlers_life_in_units(
     limits = {"cpuQuotaPercentage": 40}
     fabric.add_package(NAME, "1.0.0", sample_package(NAME, "1.0.0", manifest={"resourceLimits": limits}))
     publish(fabric)
-    agent = running_agent(agent_root, fabric, conf={"Extensions.Launcher": launcher})
+    # Which processes are in the agent's group is that of the real machine: they are not looked at.
+    conf = {"Extensions.Launcher": launcher, "Debug.CgroupDisableOnProcessCheckFailure": "n"}
+    (agent_root / "proc/self").mkdir(parents=True)
+    (agent_root / "proc/self/cgroup").write_text(f"0::/system.slice/{AGENT}\n")
+    systemd.set_units({AGENT: {"LoadState": "loaded"}})
+    agent = running_agent(agent_root, fabric, conf=conf)
     fabric.wait_for_extension(NAME)
     assert operations(agent_root) == ["install", "enable"]
     assert [options["slice"] for options in systemd.runs] == [SLICE, SLICE]
     assert [str(options["unit"]).split("_")[0] for options in systemd.runs] == ["install", "enable"]
     assert ["scope" in options for options in systemd.runs] == [launcher == "scope"] * 2
-    assert systemd.quotas == {SLICE: "400ms"}
+    assert systemd.quotas == {SLICE: "400ms", AGENT: "500ms"}
     publish(fabric, "uninstall")
     agent.wait_until(lambda: operations(agent_root)[-1] == "uninstall", 30.0, "the uninstall command")
-    agent.wait_until(lambda: not systemd.quotas, 10.0, "no limit any more")
+    agent.wait_until(lambda: systemd.quotas == {AGENT: "500ms"}, 10.0, "no limit of the handler any more")
     assert not fabric.violations
 
 
