@@ -296,7 +296,7 @@ class Engine:
         requested = site.layout.handler(unit.handler.name, unit.handler.version)
         log = handler_log(site.log, requested, unit.extension)
         log.info(f"Expected handler state: {unit.handler.state}")
-        log.verbose(f"Target handler state: {unit.handler.state} [{goal_state.id}]")
+        log.info(f"Target handler state: {unit.handler.state} [{goal_state.id}]")
         if unit.extension is not None:
             log.info(f"Requested extension state: {unit.wanted}")
         veto = permission.refusal(site.agent, unit)

@@ -28,6 +28,7 @@ _TITLES = {
     "disable": "Disable extension",
     "uninstall": "Uninstall extension",
 }
+_WITH_COLON = ("enable", "disable")
 
 
 class Left(AgentError):
@@ -198,10 +199,10 @@ class Executor:
             self._ask(command)
             launch = site.agent.hooks.launch(site.agent, command)
         title = _TITLES[order.operation]
-        # Two wordings of one fact: operators' greps know the first pair, tools the last line (extensions §20).
+        # Several wordings of one fact: operators' greps know each of them (extensions §20).
         log.info(f"{title}.")
         log.info(f"Launch command:{order.short}")
-        log.verbose(f"{title}: [{order.line}]")
+        log.info(f"{title}{':' if order.operation in _WITH_COLON else ''} [{order.short}]")
         log.info(f"Executing command: {order.line} with environment variables: {json.dumps(own, sort_keys=True)}")
         try:
             return site.runner.run(

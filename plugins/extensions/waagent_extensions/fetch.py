@@ -110,10 +110,11 @@ def fetch_package(site: Site, unit: Unit, handler: HandlerDir, manifest: Manifes
     package.recover(handler)
     if not _expand_left_over(site, unit, handler, log):
         _download(site, unit, handler, manifest, log)
-    tell_event(log, INFO, f"name={handler.name}, op=Download, message=Download succeeded")
+    milliseconds = int((time.monotonic() - started) * 1000)
+    tell_event(log, INFO, f"name={handler.name}, op=Download, message=Download succeeded, duration={milliseconds}")
     site.event("Download", handler, "Download succeeded", started=started)
     log.info("Initialize extension directory")
-    log.verbose(f"Initializing extension {unit.full_name}")
+    log.info(f"Initializing extension {unit.full_name}")
     site.doing(unit.full_name, "initializing the package")
     try:
         package.initialize(handler)
@@ -149,7 +150,7 @@ def _expand_left_over(site: Site, unit: Unit, handler: HandlerDir, log: Log) -> 
 def _download(site: Site, unit: Unit, handler: HandlerDir, manifest: Manifest | None, log: Log) -> None:
     """Download and expand: a package that cannot be expanded sends the download to the next location."""
     log.info("Download extension package")
-    log.verbose(f"Downloading {unit.full_name}")
+    log.info(f"Downloading {unit.full_name}")
     site.doing(unit.full_name, "downloading the package")
     if manifest is None:
         manifest = fetch_manifest(site, unit)
@@ -219,7 +220,7 @@ def _refusal(verb: str, ask: Callable[[], Veto | None]) -> tuple[str, int] | Non
 
 def _expand(site: Site, unit: Unit, handler: HandlerDir, path: str, log: Log) -> None:
     log.info("Unpack extension package")
-    log.verbose(f"Unzipping {unit.full_name}: {path}")
+    log.info(f"Unzipping {unit.full_name}: {path}")
     site.doing(unit.full_name, "unpacking the package")
     try:
         platform = site.agent.platform

@@ -19,6 +19,8 @@ from waagent_extensions.planner import Action, Facts
 from waagent_extensions.records import HandlerStatus
 from waagent_extensions.site import Site
 
+_VERBS = {"enabled": "Enable", "disabled": "Disable", "uninstall": "Uninstall"}
+
 
 class Work:
     """The work on one unit.
@@ -60,7 +62,9 @@ class Work:
 
     def run(self) -> None:
         """Do what is missing; how it ended is in :attr:`failure` and :attr:`left`."""
-        self.log().info(f"Current handler state is: {records.read_state(self._handler)}")
+        state = records.read_state(self._handler)
+        self.log().info(f"Current handler state is: {state}")
+        self.log().info(f"[{_VERBS.get(self._unit.handler.state, '')}] current handler state is: {state.lower()}")
         result = self._site.agent.executor.run(self.plan(), stop=self._site.agent.stopping, quiet=True)
         if result.stopped:
             self.left = True
