@@ -131,7 +131,8 @@ def test_no_secret_is_seen_by_anybody(fabric, agent_root, running_agent) -> None
         fabric.publish(wanted(2, LOST), channel="fasttrack")
         fabric.wait_for_extension(GOOD, sequence_number=2, timeout=30)
         fabric.inject(Fault("outage", seconds=2.5))
-        time.sleep(3)
+        over = time.time() + 2.5
+        fabric.wait_for(lambda: fabric.requests[-1].time > over, what="a request after the outage")
         agent.kill_worker()
         moment = time.time()
         fabric.wait_for(lambda: tools.upload_moments(fabric)[-1] > moment, what="a status of the next worker")
@@ -158,6 +159,7 @@ def test_no_secret_is_seen_by_anybody(fabric, agent_root, running_agent) -> None
     assert_absent(canaries, "the public status", *(text.encode() for text in public))
     assert_absent(canaries, "telemetry", *(repr(record).encode() for record in fabric.telemetry))
     assert_absent(canaries, "a health report", *(repr(record).encode() for record in fabric.health_reports))
+    assert_absent(canaries, "an observation", *(repr(record).encode() for record in fabric.observations))
     assert_absent(canaries, "a command line", *processes.lines)
     mine = in_every_spelling(PROXY)  # the agent's own environment is what it was started with
     assert_absent(canaries - mine, "an environment", *processes.environments)
