@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from waagent import StateError, read_json
 from waagent_provisioning import hostkey, modes
 from waagent_provisioning.errors import ProvisioningError
 
@@ -21,6 +22,7 @@ QUICK = 60.0
 
 _FIRST_WORD, _MOST_QUIET = 10.0, 320.0
 _RESULT = "/run/cloud-init/result.json"
+_STAGES = "/run/cloud-init/status.json"
 _LAST_WORDS = ("error", "disabled")
 _STATUS_TIMEOUT = 10.0
 
@@ -120,5 +122,17 @@ class Waits:
 
 
 def finished(agent: Agent) -> bool:
-    """Return whether cloud-init is through on this boot: it has reported to the platform by then."""
+    """Return whether cloud-init is through on this boot."""
     return os.path.exists(agent.paths.at(_RESULT))
+
+
+def has_reported(agent: Agent) -> bool:
+    """Return whether cloud-init has told the platform Ready on this boot: it does so in its first stage."""
+    if finished(agent):
+        return True
+    try:
+        stages = read_json(agent.paths.at(_STAGES), 1 << 20)
+        local = stages["v1"]["init-local"]
+        return bool(local["finished"]) and not local["errors"]
+    except (OSError, StateError, KeyError, TypeError):
+        return False

@@ -394,7 +394,7 @@ class Flow:
             raise ProvisioningError(f"[CopyOvfEnv] Error reading file {path}: {problem}") from None
         from waagent_provisioning import cloudinit
 
-        if cloudinit.finished(self.agent):
+        if cloudinit.has_reported(self.agent):
             self.memory.done.add("starting")  # it has reported Ready: another first word would take that back
         return True
 

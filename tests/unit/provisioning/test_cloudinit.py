@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.unit.provisioning.bench import Bench
+from tests.unit.provisioning.bench import Bench, document
 from waagent_provisioning.cloudinit import Waits
 from waagent_provisioning.errors import ProvisioningError
 
@@ -125,3 +126,26 @@ def test_a_stop_of_the_service_is_no_failure(world: World) -> None:
     world.time.stop_at = 17
     assert world.waits.for_document(str(world.document)) is False
     assert world.seconds == 17
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({"init-local": {"start": 1.0, "finished": 9.5, "errors": []}, "init": {"finished": None}}, ["Ready"]),
+        ({"init-local": {"start": 1.0, "finished": None, "errors": []}}, ["NotReady", "Ready"]),
+        ({"init-local": {"start": 1.0, "finished": 9.5, "errors": ["no medium"]}}, ["NotReady", "Ready"]),
+        (None, ["NotReady", "Ready"]),
+    ],
+)
+def test_what_cloud_init_reported_in_its_first_stage_is_not_taken_back(
+    tmp_path: Path, stages: dict[str, object] | None, said: list[str]
+) -> None:
+    bench = Bench(tmp_path, "Provisioning.Agent=cloud-init\n")
+    bench.lib("ovf-env.xml").write_bytes(document())
+    (tmp_path / "etc/ssh").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "etc/ssh/ssh_host_rsa_key.pub").write_text(KEY)
+    place = tmp_path / "run/cloud-init/status.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps({"v1": stages}) if stages is not None else "{")
+    bench.boot()
+    assert [state for state, _substatus, _text in bench.listener.said] == said
