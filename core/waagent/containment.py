@@ -1,6 +1,6 @@
 """Calls into plugins that cannot hurt the agent (models.md 2.4, 2.5; ruling 23). No plugin code runs elsewhere.
 
-Each call has a daemon thread of its own (about 0.1 ms) and a deadline. What the plugin raises stays in the call; a call
+Each call has a daemon thread to itself and a deadline. What the plugin raises stays in the call; a call
 over its deadline is abandoned, its stack is written once, and the plugin gets no further call until that thread has
 returned. ``KeyboardInterrupt`` alone goes through: whoever presses Ctrl-C means the agent.
 """
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -97,28 +98,24 @@ class Outcome:
 class _Caller:
     """A daemon thread that makes one call after the other: to start a thread costs more than most calls."""
 
-    __slots__ = ("_call", "_wanted", "thread")
+    __slots__ = ("_calls", "thread")
 
     def __init__(self) -> None:
-        self._call: Call | None = None
-        self._wanted = _thread.allocate_lock()
-        self._wanted.acquire()
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
 
     def make(self, call: Call) -> None:
-        """Make *call*; not before the one before has returned."""
-        self._call = call
-        self._wanted.release()
+        """Make *call* after those before."""
+        self._calls.put(call)
 
     def leave(self) -> None:
-        """End the thread, once the call that it makes has returned."""
-        self._wanted.release()
+        """End the thread, once the calls that it was given have returned."""
+        self._calls.put(None)
 
     def _serve(self) -> None:
         while True:
-            self._wanted.acquire()
-            call, self._call = self._call, None
+            call = self._calls.get()
             if call is None:
                 return
             self.thread.name = f"{call.plugin}.{call.hook}"

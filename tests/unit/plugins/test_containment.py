@@ -205,3 +205,8 @@ def test_one_thread_makes_many_calls_and_a_late_one_ends_with_its_call(containme
 def test_a_thread_is_named_after_what_it_does(containment):
     name = containment.call("acme", "on_start", lambda: threading.current_thread().name, deadline=30).value
     assert name == "acme.on_start"
+
+
+def test_a_deadline_that_is_over_before_the_call_begins_hurts_nobody(containment):
+    for _ in range(200):
+        assert containment.call("acme", "h", lambda: 1, deadline=0).state in (ANSWERED, LATE, STUCK)
