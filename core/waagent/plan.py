@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Mapping
 
 import attrs
 
 from waagent.journal import DONE, FAILED, STARTED, Journal
 from waagent.lanes import log_failure, thread_stack
+from waagent.values import Checked
 
 TYPE_CHECKING = False  # the resident worker does without the typing module
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any, Protocol
 
     from waagent.log import Log
@@ -36,7 +38,7 @@ MOST_STEPS = 1000
 
 
 @attrs.frozen(eq=False, repr=False)
-class Step:
+class Step(Checked):
     """One change of the machine.
 
     Attributes:
@@ -53,6 +55,15 @@ class Step:
         deadline: seconds; a step that takes longer is abandoned (its thread goes on) and counts as failed.
     """
 
+    TYPES = {
+        "name": (str,),
+        "summary": (str,),
+        "run": (Callable,),
+        "gives": (Mapping, type(None)),
+        "settle": (Callable, type(None)),
+        "warning": (str, type(None)),
+        "deadline": (int, float, type(None)),
+    }
     name: str
     summary: str
     run: Callable[[], object]
@@ -65,7 +76,7 @@ class Step:
 
 
 @attrs.frozen(eq=False, repr=False)
-class Plan:
+class Plan(Checked):
     """A goal for one part of the machine.
 
     Attributes:
@@ -75,6 +86,7 @@ class Plan:
         phase: of ``on_boot`` plans: ``early``, ``disk``, ``provision``, ``after`` or ``background``.
     """
 
+    TYPES = {"name": (str,), "probe": (Callable,), "planner": (Callable,), "phase": (str, type(None))}
     name: str
     probe: Callable[[], Mapping[str, Any]]
     planner: Callable[[Mapping[str, Any]], Sequence[Step]]

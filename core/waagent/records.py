@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from waagent.values import Value
+from waagent.values import Checked, Value
 
 if TYPE_CHECKING:
     import argparse
 
     from waagent.agent import Agent
 
+_NONE = type(None)
+_TEXT, _TEXT_OR_NONE = (str,), (str, _NONE)
+
 
 @attrs.frozen(eq=False, repr=False)
-class Option(Value):
+class Option(Checked, Value):
     """One configuration option (``waagent.conf``, drop-ins).
 
     Attributes:
@@ -36,6 +39,17 @@ class Option(Value):
         default_from: another option whose value is the default of this one.
     """
 
+    TYPES = {
+        "name": _TEXT,
+        "kind": _TEXT,
+        "help": _TEXT,
+        "since": _TEXT,
+        "aliases": (tuple, list),
+        "choices": (tuple, list, _NONE),
+        "minimum": (int, _NONE),
+        "ignored": _TEXT_OR_NONE,
+        "default_from": _TEXT_OR_NONE,
+    }
     name: str
     kind: str
     default: object
@@ -49,7 +63,7 @@ class Option(Value):
 
 
 @attrs.frozen(eq=False, repr=False)
-class Command(Value):
+class Command(Checked, Value):
     """One command of ``waagent``.
 
     Attributes:
@@ -61,6 +75,7 @@ class Command(Value):
         hidden: it is left out of the help.
     """
 
+    TYPES = {"name": _TEXT, "summary": _TEXT, "run": (Callable,), "configure": (Callable, _NONE)}
     name: str
     summary: str
     run: Callable[[Agent, argparse.Namespace], int]
@@ -70,7 +85,7 @@ class Command(Value):
 
 
 @attrs.frozen(eq=False, repr=False)
-class Periodic(Value):
+class Periodic(Checked, Value):
     """One periodic duty of the worker.
 
     Attributes:
@@ -80,6 +95,7 @@ class Periodic(Value):
         lane: the thread it runs in; ``None`` for the lane of hooks.
     """
 
+    TYPES = {"name": _TEXT, "period": (int, float, str), "run": (Callable,), "lane": _TEXT_OR_NONE}
     name: str
     period: float | str
     run: Callable[[Agent], None]
@@ -87,7 +103,7 @@ class Periodic(Value):
 
 
 @attrs.frozen(eq=False, repr=False)
-class LogSource(Value):
+class LogSource(Checked, Value):
     """Something for the log collector.
 
     Attributes:
@@ -96,13 +112,14 @@ class LogSource(Value):
         priority: lower is collected first when the archive gets too large.
     """
 
+    TYPES = {"kind": _TEXT, "value": _TEXT, "priority": (int,)}
     kind: str
     value: str
     priority: int = 100
 
 
 @attrs.frozen(eq=False, repr=False)
-class HealthCheck(Value):
+class HealthCheck(Checked, Value):
     """The answer of one check of ``waagent doctor``.
 
     Attributes:
@@ -112,6 +129,7 @@ class HealthCheck(Value):
         remedy: what to do about it; empty when there is nothing to do.
     """
 
+    TYPES = {"id": _TEXT, "result": _TEXT, "detail": _TEXT, "remedy": _TEXT}
     id: str
     result: str
     detail: str
@@ -119,7 +137,7 @@ class HealthCheck(Value):
 
 
 @attrs.frozen(eq=False, repr=False)
-class Veto(Value):
+class Veto(Checked, Value):
     """A plugin's no.
 
     Attributes:
@@ -127,6 +145,7 @@ class Veto(Value):
         code: the error code for the status blob, ``None`` for the caller's own.
     """
 
+    TYPES = {"reason": _TEXT, "code": (int, _NONE)}
     reason: str
     code: int | None = None
 
@@ -191,7 +210,7 @@ class CommandResult(Value):
 
 
 @attrs.frozen(eq=False, repr=False)
-class Launch(Value):
+class Launch(Checked, Value):
     """How a handler's command is to be started.
 
     Attributes:
@@ -199,5 +218,6 @@ class Launch(Value):
         scope: the unit that the command runs in, ``None`` when it has none of its own.
     """
 
+    TYPES = {"prefix": (tuple, list), "scope": _TEXT_OR_NONE}
     prefix: tuple[str, ...]
     scope: str | None

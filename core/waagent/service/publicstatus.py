@@ -58,7 +58,11 @@ class PublicStatus:
         """
         content = self._content(parts, report, problems, disabled)
         moments = content.pop("moments")
-        key = json.dumps(content, sort_keys=True, default=str)
+        try:
+            key = json.dumps(content, sort_keys=True, default=str)
+        except Exception:  # details are whatever a plugin hands out
+            content["details"] = {plugin: _shown(details) for plugin, details in content["details"].items()}
+            key = json.dumps(content, sort_keys=True, default=str)
         now = time.monotonic()
         if key == self._written_key and now - self._written_at < _OLDEST:
             return
@@ -145,6 +149,14 @@ class PublicStatus:
             }
             for ban in Bans(directory).in_force(time.time())
         ]
+
+
+def _shown(details: Any) -> Any:
+    try:
+        json.dumps(details, sort_keys=True, default=str)
+    except Exception as problem:
+        return f"cannot be shown: {type(problem).__name__}: {problem}"[:200]
+    return details
 
 
 def _moment(seconds: float | None) -> str | None:

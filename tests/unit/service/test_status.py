@@ -235,3 +235,25 @@ def test_disabled_is_said_in_the_public_copy(probe: Probe, duty: Duty) -> None:
     probe.settle()
     assert duty.copy()["disabled"] == "the owner said so"
     assert probe.platform.uploads == []
+
+
+@pytest.mark.parametrize("details", [{1: "a", "b": 2}, "circle", {"deep": "deep"}])
+def test_details_that_are_no_json_cost_only_themselves(probe: Probe, duty: Duty, details: Any) -> None:
+    if details == "circle":
+        details = {}
+        details["again"] = details
+    elif details == {"deep": "deep"}:
+        for _ in range(100_000):
+            details = {"deep": details}
+
+    class Other:
+        @hookimpl
+        def report_status(self, agent: Any) -> StatusReport:
+            return StatusReport(details={"all": "well"})
+
+    duty.reporter.part = StatusReport(details=details)
+    probe.use(reporter=duty.reporter, other=Other())
+    assert duty.at(0) == 1
+    shown = duty.copy()["details"]
+    assert shown["other"] == {"all": "well"}
+    assert "cannot be shown" in shown["reporter"]
