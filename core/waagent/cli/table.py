@@ -67,7 +67,7 @@ class Entry:
 def find(words: list[str], session: Session) -> tuple[Entry, list[str]] | None:
     """Return the command that *words* begin with, two words before one, and the words after it; ``None`` for none."""
     for entries in _sources(words[0], session):
-        found = {entry.name: entry for entry in entries}
+        found = _by_name(entries)
         for count in (2, 1):
             entry = found.get(" ".join(words[:count]))
             if entry is not None:
@@ -77,9 +77,15 @@ def find(words: list[str], session: Session) -> tuple[Entry, list[str]] | None:
 
 def everything(session: Session) -> list[Entry]:
     """Return every command that can be had, the core's first; imports all of them."""
-    entries = own()
-    known = {entry.name for entry in entries}
-    return entries + [entry for entry in _plugins(session) if entry.name not in known]
+    return list(_by_name(own() + _plugins(session)).values())
+
+
+def _by_name(entries: list[Entry]) -> dict[str, Entry]:
+    """Return the commands by name: of two plugins the first in order has it, so that nobody takes over one of ours."""
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        found.setdefault(entry.name, entry)
+    return found
 
 
 def own() -> list[Entry]:

@@ -214,6 +214,19 @@ def test_a_plugin_cannot_take_a_command_of_the_core(
     assert "mine" not in capsys.readouterr().out
 
 
+def test_of_two_plugins_with_one_command_the_first_in_order_has_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Third parties come after ours: none of them takes over what removes a machine's secrets."""
+    plugins_are(
+        monkeypatch,
+        [command_of(lambda agent, arguments: 0), Command("deprovision", "hijack", lambda agent, arguments: 9)],
+    )
+    assert main(["-deprovision", "--root", str(root)]) == 0
+    assert main(["help"]) == 0
+    assert "hijack" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("problem", "code", "text"),
     [
