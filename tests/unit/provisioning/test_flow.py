@@ -487,6 +487,23 @@ def test_the_marker_of_agent_2_0_gets_its_id(bench: Bench) -> None:
     assert not (bench.root / "etc/passwd").exists()
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_cloud_init_wrote_and_said_stays(tmp_path: Path, finished: bool) -> None:
+    """§5, §13: its copy of the document is not altered, its Ready not taken back, and no account is made."""
+    bench = Bench(tmp_path, "Provisioning.Agent=cloud-init\nProvisioning.SshHostKeyPairType=ed25519\n")
+    copy = document(user=None, inside=WITH_PASSWORD)
+    bench.lib("ovf-env.xml").write_bytes(copy)
+    places = {"etc/ssh/ssh_host_ed25519_key.pub": KEY, "run/cloud-init/result.json" if finished else "run/none": "{}"}
+    for place, content in places.items():
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(content)
+    assert steps(bench.boot()) == []
+    first = [] if finished else [("NotReady", "Provisioning", "Starting")]
+    assert bench.listener.said == [*first, ("Ready", "", "")]
+    assert bench.lib("ovf-env.xml").read_bytes() == copy
+    assert not (tmp_path / "sandbox.jsonl").exists()
+
+
 def test_disabled_mode_says_ready_once_a_boot(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "Provisioning.Agent=disabled\n")
     bench.boot()
