@@ -257,7 +257,7 @@ class Machine(RuleBasedStateMachine):
         if not getattr(self, "complete", False):
             return
         lib = self.root / "var/lib/waagent"
-        assert not list(lib.glob("*.zip"))
+        assert not list(lib.glob("*.zip*"))
         assert not [path for path in lib.iterdir() if path.name.startswith(".")]
         assert not list((self.root / "run/waagent/commands").glob("*/pid"))
         if self.failing:
