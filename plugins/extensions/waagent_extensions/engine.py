@@ -156,7 +156,7 @@ class Engine:
         if unsupported:
             message = f"Failing GS {goal_state.id} as Unsupported features found: {', '.join(unsupported)}"
             site.log.error(message)
-            site.agent.events.add("UnsupportedFeatures", success=False, message=message)
+            site.agent.events.add("GoalStateUnsupportedFeatures", success=False, message=message)
             site.show(from_disk=True, processed=True)
             self._conclude(goal_state, "Failed", codes.UNSUPPORTED_FEATURES, message)
             return

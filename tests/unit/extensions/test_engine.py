@@ -629,6 +629,7 @@ def test_unknown_features_fail_the_goal_state_and_report_what_is_on_disk(bench: 
     assert report.goal_state is not None
     assert (report.goal_state.status, report.goal_state.code) == ("Failed", 2001)
     assert "TimeTravel" in report.goal_state.message
+    assert [event[0] for event in bench.agent.seen if not event[2]] == ["GoalStateUnsupportedFeatures"]
     assert [(item.name, item.extension.sequence_number if item.extension else None) for item in report.handlers] == [
         (NAME, 5)
     ]
