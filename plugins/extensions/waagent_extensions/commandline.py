@@ -102,7 +102,8 @@ def plan(agent: Agent, arguments: argparse.Namespace) -> int:
     try:
         goal_state = load_goal_state(arguments.file)
     except (AgentError, OSError) as problem:
-        sys.stderr.write(f"waagent: {problem}\n")
+        reason = f"{arguments.file}: {problem.strerror}" if isinstance(problem, OSError) else str(problem)
+        sys.stderr.write(f"waagent: {reason}\n")
         return FAILED
     found = outlook(agent, goal_state, failed_disables(agent))
     if arguments.json:
@@ -283,7 +284,9 @@ def _print(document: dict[str, Any]) -> int:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    """Print a line; what a handler wrote into it cannot steer the terminal."""
+    shown = (sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in line)
+    sys.stdout.write("".join(shown) + "\n")
 
 
 def _takes_json(parser: argparse.ArgumentParser) -> None:
