@@ -140,7 +140,7 @@ class Platform:
         rules = ProxyRules(host, port, os.environ if environment is None else environment)
         self.transfers = Transfers(self.host, TransferHelper(agent), rules, log=log, events=events, period=self._period)
         self._artifacts = Artifacts(self.transfers, lambda: self.goal_state, self.history, log)
-        self.telemetry = Telemetry(self.wire, self.host.endpoint, self.imds)
+        self.telemetry = Telemetry(self.wire, self.host.endpoint, self.imds, self.transfers)
         self._uploader = StatusUploader(self.host, self.transfers, events, clock)
         self._failures = 0
         self._failing_reported = 0.0

@@ -48,13 +48,13 @@ class Endpoint:
         self.stopping = stopping or threading.Event()
         self.clock = clock
         self.sleep = sleep or self.stopping.wait
-        self.connection_errors = 0
         self.is_out = False
         self.saw_proxy_agent = False
         """Whether an answer came through the guest proxy agent (msp.md §B7), which refuses bodies over 100 KiB."""
         self._channels = channels
         self._period = period
         self._lock = threading.Lock()
+        self._missing = 0
         self._closed_until: dict[str, float] = {}
         self._throttled_in_a_row: dict[str, int] = {}
 
@@ -159,9 +159,8 @@ class Endpoint:
         try:
             answer = self._channels.request(method, url, headers, body, timeout=timeout, limit=limit)
         except Unreachable:
-            with self._lock:
-                self.is_out = True
-                self.connection_errors += 1
+            self.is_out = True
+            self.count_missing()
             raise
         self.is_out = answer.status >= 500
         if "x-ms-azure-host-authorization" in answer.headers:
@@ -173,8 +172,13 @@ class Endpoint:
         with self._lock:
             self._throttled_in_a_row.pop(apart, None)
 
+    def count_missing(self) -> None:
+        """Count a request that got no answer; :meth:`send` does so by itself."""
+        with self._lock:
+            self._missing += 1
+
     def take_connection_errors(self) -> int:
         """Return how often no answer came since the last call of this (wireserver §19.6)."""
         with self._lock:
-            count, self.connection_errors = self.connection_errors, 0
+            count, self._missing = self._missing, 0
         return count

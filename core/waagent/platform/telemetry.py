@@ -9,6 +9,7 @@ from waagent.platform import imdsdoc, telemetrydoc
 from waagent.platform.endpoint import Endpoint
 from waagent.platform.imds import Imds
 from waagent.platform.models import TelemetryEvent, TelemetryReceipt
+from waagent.platform.transfers import Transfers
 from waagent.platform.wire import WireServer
 
 
@@ -18,12 +19,13 @@ class Telemetry:
     Args:
         wire: takes the events.
         host: the host plugin's requests, of which failures are counted.
-        imds: likewise.
+        imds, transfers: likewise.
     """
 
-    def __init__(self, wire: WireServer, host: Endpoint, imds: Imds) -> None:
+    def __init__(self, wire: WireServer, host: Endpoint, imds: Imds, transfers: Transfers) -> None:
         self._wire = wire
-        self._endpoints = (("hostplugin", host), ("protocol", wire.endpoint), ("other", imds.endpoint))
+        self._host = host
+        self._others = (imds.endpoint, transfers)
 
     def send(self, events: Sequence[TelemetryEvent]) -> TelemetryReceipt:
         """Send one request with the first of *events*: as many as fit, of one provider (wireserver §19.2).
@@ -58,4 +60,8 @@ class Telemetry:
 
     def take_http_errors(self) -> dict[str, int]:
         """Return how many requests got no answer since the last call of this, by peer (wireserver §19.6)."""
-        return {name: endpoint.take_connection_errors() for name, endpoint in self._endpoints}
+        return {
+            "hostplugin": self._host.take_connection_errors(),
+            "protocol": self._wire.endpoint.take_connection_errors(),
+            "other": sum(peer.take_connection_errors() for peer in self._others),
+        }

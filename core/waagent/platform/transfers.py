@@ -86,6 +86,7 @@ class Transfers:
         self._events = events
         self._period = period
         self._lock = threading.Lock()
+        self._missing = 0
 
     def fetch(
         self,
@@ -164,7 +165,24 @@ class Transfers:
         job = {"ways": [way], "target": None, "limit": DOCUMENT_LIMIT, "deadline": UPLOAD_SECONDS, "timeout": 10.0}
         answer = self._run(job, None)
         if answer["way"] is None:
-            raise _error(answer["failures"][-1], POLICIES["direct"])
+            problem = _error(answer["failures"][-1], POLICIES["direct"])
+            self._count(DIRECT, problem)
+            raise problem
+
+    def take_connection_errors(self) -> int:
+        """Return how often storage gave no answer since the last call of this (wireserver §19.6)."""
+        with self._lock:
+            count, self._missing = self._missing, 0
+            return count
+
+    def _count(self, channel: str, problem: HttpError) -> None:
+        if not isinstance(problem, Unreachable):
+            return
+        if channel == HOST:
+            self._endpoint.count_missing()
+        else:
+            with self._lock:
+                self._missing += 1
 
     def _one(self, task: _Task, uri: str) -> Fetched:
         if self._is_stopping(task.stop):
@@ -215,6 +233,7 @@ class Transfers:
             if failure["kind"] == "file":
                 raise ExtensionDownloadError(f"Failed to download {task.what}: {problem}")
             problems.append(problem)
+            self._count(channel, problem)
             if channel == HOST:
                 self._host.note(observations.ARTIFACT, problem)
                 if isinstance(problem, Throttled):

@@ -196,6 +196,16 @@ def test_both_channels_failing_keeps_the_default(bench: Bench) -> None:
     assert len(bench.host.artifact_requests) == 6
 
 
+def test_requests_without_an_answer_are_counted_by_peer(bench: Bench) -> None:
+    bench.host.artifact = lambda connection, _: connection.reset()
+    with pytest.raises(ExtensionDownloadError):
+        bench.fetch(dead_url())
+    with pytest.raises(ProtocolError):
+        bench.transfers.upload(StorageCall(dead_url(), (), b"{}"))
+    assert (bench.transfers.take_connection_errors(), bench.plugin.endpoint.take_connection_errors()) == (7, 6)
+    assert (bench.transfers.take_connection_errors(), bench.plugin.endpoint.take_connection_errors()) == (0, 0)
+
+
 def test_all_locations_are_tried_before_any_is_tried_again(bench: Bench) -> None:
     with serving(always(b"", "404 Not Found")) as bad, serving(always(b"good")) as good:
         for _ in range(5):
