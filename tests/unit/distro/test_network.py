@@ -150,6 +150,25 @@ def test_networkmanager_sends_the_name_for_both_families(networked):
     assert networked.commands() == [command, command]
 
 
+MODIFY = "nmcli device modify eth0 ipv4.dhcp-hostname web1 ipv6.dhcp-hostname web1"
+
+
+def test_networkmanager_asks_dhcp_again_when_the_name_is_changed_and_is_not_made_to_forget_it(networked):
+    run_networkmanager(networked)
+    networked.answer("nmcli")
+    for _ in range(2):
+        assert networked.distro.publish_hostname("web1") is True
+    assert networked.commands() == [MODIFY] * 2
+
+
+def test_networkmanager_that_takes_no_name_sends_the_systems(networked):
+    run_networkmanager(networked)
+    networked.answer("nmcli")
+    networked.answer("nmcli device modify", (6, "", "Error: Device 'eth0' not active\n"))
+    assert networked.distro.publish_hostname("web1") is True
+    assert networked.commands()[-1] == "nmcli device reapply eth0"
+
+
 def test_networkd_needs_no_name(networked):
     networked.write("etc/dhcp/dhclient.conf", "left;\n")
     run_networkd(networked)

@@ -72,7 +72,7 @@ def test_trap_3_fedora_publishes_a_host_name(systemd):
     systemd.write("run/NetworkManager/devices/2", "managed=true\n")
     process(systemd, 400, "NetworkManager")
     assert systemd.become("ID=fedora\n").distro.publish_hostname("web1") is True
-    assert systemd.commands()[-1] == "nmcli device reapply eth0"
+    assert systemd.commands() == ["nmcli device modify eth0 ipv4.dhcp-hostname web1 ipv6.dhcp-hostname web1"]
 
 
 def test_trap_4_clear_linux_can_be_deprovisioned(systemd):

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from waagent import Agent
 
 _TRIES, _PAUSE = 3, 5.0
+_given: dict[str, str] = {}
+"""Interface to the name that its device was given last."""
 
 
 @hookimpl
@@ -25,10 +27,32 @@ def set_dhcp_hostname(agent: Agent, hostname: str, interface: str | None) -> boo
     command = ("nmcli", "device", "modify", link, "ipv4.dhcp-hostname", hostname, "ipv6.dhcp-hostname", hostname)
     for _ in range(_TRIES - 1):
         if agent.run(command, timeout=20).ok:
-            return True
+            break
         agent.stopping.wait(_PAUSE)  # 6: the device is not activated yet
-    agent.run(command, timeout=20, check=True)
+    else:
+        agent.run(command, timeout=20, check=True)
+    _given[link] = hostname
     return True
+
+
+@hookimpl
+def publish_hostname(agent: Agent, hostname: str) -> bool | None:
+    """Change the device's name for DHCP, and no more: that asks the server again.
+
+    Reapplying the connection, as a renewal does, would take the name back and send the one that NetworkManager knows,
+    which may still be the old one. Where the device cannot be changed, that way is left.
+    """
+    link = agent.distro.find_primary_interface()
+    if not probing.is_mine(agent, probing.NETWORKMANAGER, link):
+        return None
+    from waagent_distro.steps import interfaces
+
+    routed = interfaces.default_interface(agent) != ""
+    _given.pop(link, None)
+    agent.distro.set_dhcp_hostname(hostname, link)
+    if _given.get(link) != hostname:
+        return None
+    return interfaces.come_back(agent, link, routed, "`nmcli device modify`", recover=lambda: _restart(agent))
 
 
 @hookimpl
@@ -39,9 +63,7 @@ def restart_interface(agent: Agent, interface: str) -> bool | None:
     from waagent_distro.steps import interfaces
 
     ways = [("nmcli", "device", "reapply", interface), ("nmcli", "device", "connect", interface)]
-    return interfaces.renew(
-        agent, interface, ways, recover=lambda: agent.distro.service_action("NetworkManager", "restart")
-    )
+    return interfaces.renew(agent, interface, ways, recover=lambda: _restart(agent))
 
 
 @hookimpl
@@ -75,3 +97,7 @@ def dhcp_lease_endpoint(agent: Agent) -> str | None:
         if key.strip() in ("unknown_245", "private_245", "option_245"):
             return lease_address(value) or ""
     return ""
+
+
+def _restart(agent: Agent) -> None:
+    agent.distro.service_action("NetworkManager", "restart")
