@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import threading
 import time
 
 import attrs
 
-from waagent.files import ensure_dir, sync_directory, write_atomic
+from waagent.files import ensure_dir, move_aside, sync_directory, write_atomic
 
 TYPE_CHECKING = False  # the resident worker does without the typing module
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ NO_EFFECT = "no effect"
 _COMPACT_FROM = 128 << 10
 _ENDS_KEPT = 256
 _SIZE_LIMIT = 64 << 20
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO in the journal's place must hold nobody
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -246,9 +248,11 @@ class Journal:
 
     def _open_file(self) -> None:
         ensure_dir(os.path.dirname(self.path))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        new = not os.path.exists(self.path)
-        self._descriptor = os.open(self.path, flags, 0o600)
+        new = not os.path.lexists(self.path)
+        if not new and not stat.S_ISREG(os.lstat(self.path).st_mode):
+            move_aside(self.path)  # steps that must not run twice are not begun without a journal
+            new = True
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _FLAGS, 0o600)
         if new:
             sync_directory(os.path.dirname(self.path))
 
@@ -257,10 +261,18 @@ class Journal:
             return
         self._read = True
         try:
-            with open(self.path, "rb") as stream:
+            descriptor = os.open(self.path, os.O_RDONLY | _FLAGS)
+        except OSError:
+            return
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return
+            with open(descriptor, "rb", closefd=False) as stream:
                 data = stream.read(_SIZE_LIMIT)
         except OSError:
             return
+        finally:
+            os.close(descriptor)
         self._size = len(data)
         self._torn = bool(data) and not data.endswith(b"\n")
         for record in self._parse(data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -234,6 +235,30 @@ def test_a_once_step_without_a_journal_is_not_begun(log, machine, tmp_path, line
     assert outcomes(result) == {"a": "done", "pay": "failed"}
     assert machine.ran == ["a"]
     assert lines.text.count("cannot be written: ") == 2  # once for what could go on, once for what could not
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "link", "link to nowhere"])
+@pytest.mark.timeout(20)
+def test_something_else_in_the_journals_place_is_moved_aside_and_steps_run_once(log, machine, tmp_path, kind):
+    path = tmp_path / "journal" / "boot.jsonl"
+    path.parent.mkdir()
+    (tmp_path / "victim").write_text("precious")
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / ("victim" if kind == "link" else "nowhere"))
+    executor = Executor(Journal(str(path), boot="b1"), log)
+    plan = machine.plan(machine.step("pay", once=True))
+    assert outcomes(executor.run(plan)) == {"pay": "done"}
+    machine.facts.clear()
+    assert outcomes(restarted(executor).run(plan)) == {"pay": "done before"}
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert os.path.lexists(f"{path}.bad")
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_step_over_its_deadline_is_abandoned_and_not_begun_again_beside_itself(executor, machine, lines):
