@@ -143,6 +143,7 @@ def _disk_lines(disk: DiskFacts | None) -> list[str]:
     lines += [f"  mounted: {one.device} at {one.point} ({one.filesystem})" for one in disk.mounted]
     lines += [f"  holds the system's {point}" for point in disk.system]
     lines += [f"  used by {one}" for one in disk.holders]
+    lines += [f"  used by swap on {path}" for path in disk.swaps]
     if disk.busy:
         lines.append("  in use, the kernel does not say by whom")
     if disk.unfinished:

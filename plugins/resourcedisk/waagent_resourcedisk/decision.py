@@ -142,7 +142,12 @@ def _read_only(disk: DiskFacts, around: Surroundings, wishes: Wishes) -> str:
 
 
 def _held(disk: DiskFacts, around: Surroundings, wishes: Wishes) -> str:
-    return f"{disk.device} is used by {', '.join(disk.holders)}" if disk.holders else ""
+    users = [*disk.holders, *(f"swap on {path}" for path in disk.swaps)]
+    return f"{disk.device} is used by {', '.join(users)}" if users else ""
+
+
+def _mixed(disk: DiskFacts, around: Surroundings, wishes: Wishes) -> str:
+    return _held(disk, around, wishes) if disk.mounted and disk.swaps else ""
 
 
 def _busy(disk: DiskFacts, around: Surroundings, wishes: Wishes) -> str:
@@ -244,8 +249,9 @@ def _bare_linux(disk: DiskFacts, around: Surroundings, wishes: Wishes) -> str:
     if len(disk.partitions) != 1:
         return ""
     part = disk.partitions[0]
-    bare = part.type in filesystems.LINUX_TYPES and not part.filesystem
-    return f"{part.device} is a Linux partition without a file system" if bare else ""
+    own = filesystems.BSD_TYPES if disk.candidate.trust == DISTRIBUTION else filesystems.LINUX_TYPES
+    bare = part.type in own and not part.filesystem
+    return f"{part.device} is a partition for this system without a file system" if bare else ""
 
 
 def _blank(disk: DiskFacts, around: Surroundings, wishes: Wishes) -> str:
@@ -300,6 +306,7 @@ _TAKE_OFF = "take off what is on the disk, or set ResourceDisk.Format=n"
 
 ROWS = (
     Row("system disk", REFUSE, _system),
+    Row("swap beside", REFUSE, _mixed, _TAKE_OFF),
     Row("mounted", ADOPT, _mounted),
     Row("switched off", OFF, _off),
     Row("read-only", REFUSE, _read_only),

@@ -56,6 +56,9 @@ class Driver(Protocol):
     def mount(self, partition: str, filesystem: str, wishes: Wishes) -> None:
         """Mount a partition at the configured place."""
 
+    def keep(self, disk: DiskFacts) -> None:
+        """Remember that the disk is mounted: what is on it is complete, and somebody's."""
+
     def swap_in_place(self, mount: Mounted, wishes: Wishes) -> bool:
         """Return whether the swap that is wished for is in use."""
 
@@ -127,6 +130,10 @@ class LinuxDriver:
         point = self._agent.paths.at(wishes.mount_point)
         formatting.mount(self._agent, self._system, partition, filesystem, point, wishes.options)
 
+    def keep(self, disk: DiskFacts) -> None:
+        """Remember that the disk is mounted: an interrupted formatting is over."""
+        self._marker.keep(disk.table_id, disk.size)
+
     def swap_in_place(self, mount: Mounted, wishes: Wishes) -> bool:
         """Return whether the swap file is in use as it should be."""
         return swapfile.is_in_place(self._system, swapfile.path_in(mount.point), wishes.swap_mib << 20)
@@ -173,7 +180,10 @@ class OperationsDriver:
 
     def look(self, candidate: Candidate, wishes: Wishes) -> DiskFacts:
         """Ask the distribution."""
-        read: dict[str, Any] = self._agent.distro.read_resource_disk(candidate.device)
+        try:
+            read: dict[str, Any] = self._agent.distro.read_resource_disk(candidate.device)
+        except NoAnswer as problem:
+            return DiskFacts(candidate, problem=str(problem))
         known = attrs.fields_dict(DiskFacts)
         parts = tuple(_partition(number, one) for number, one in enumerate(read.get("partitions") or (), 1))
         simple = ("table", "size", "read_only", "serial", "signature", "blank", "problem")
@@ -190,7 +200,9 @@ class OperationsDriver:
     def around(self, candidate: Candidate | None, wishes: Wishes, *, waited: bool) -> Surroundings:
         """Look around."""
         problem = surroundings.mount_point_problem(System(self._agent.paths), wishes.mount_point)
-        return Surroundings(mount_point_problem=problem, waited=waited)
+        # Where the disk itself is mounted there, nobody asks any more.
+        occupant = "another file system" if os.path.ismount(self._agent.paths.at(wishes.mount_point)) else ""
+        return Surroundings(mount_point_problem=problem, occupied_by=occupant, waited=waited)
 
     def locked(self, disk: DiskFacts) -> AbstractContextManager[None]:
         """Hold the lock of the whole disk."""
@@ -203,8 +215,11 @@ class OperationsDriver:
     def mount(self, partition: str, filesystem: str, wishes: Wishes) -> None:
         """Ask the distribution."""
         point = self._agent.paths.at(wishes.mount_point)
-        os.makedirs(point, 0o755, exist_ok=True)
+        ensure_dir(point, 0o755)
         self._agent.distro.mount_resource_disk(partition, point, wishes.options)
+
+    def keep(self, disk: DiskFacts) -> None:
+        """Nothing is remembered there."""
 
     def swap_in_place(self, mount: Mounted, wishes: Wishes) -> bool:
         """Return whether the operation succeeded in this run: it finds out by itself what is there already."""

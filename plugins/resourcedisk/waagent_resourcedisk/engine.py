@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,13 +56,21 @@ def wishes_of(agent: Agent) -> Wishes:
     config = agent.config
     return Wishes(
         format=config.boolean("ResourceDisk.Format"),
-        filesystem=(config.text("ResourceDisk.Filesystem") or "ext4").strip().lower(),
+        filesystem=_filesystem(agent).strip().lower(),
         mount_point=_tidy(config.text("ResourceDisk.MountPoint") or "/mnt/resource"),
         options=config.text("ResourceDisk.MountOptions"),
         reformat=config.boolean("ResourceDisk.AllowReformat"),
         swap=config.boolean("ResourceDisk.EnableSwap"),
         swap_mib=config.integer("ResourceDisk.SwapSizeMB"),
     )
+
+
+def _filesystem(agent: Agent) -> str:
+    """Return the configured file system; the option's own default is Linux's."""
+    name = "ResourceDisk.Filesystem"
+    if agent.distro.facts.base != "linux" and not agent.config.given(name):
+        return "ufs"
+    return agent.config.text(name) or "ext4"
 
 
 def _tidy(path: str) -> str:
@@ -90,10 +99,13 @@ class Engine:
         self.wishes = wishes_of(agent)
         self.driver = driver or drivers.choose(agent, forced=forced)
         self._clock = clock
+        # How often a step failed since the machine started is remembered by the plan's name.
+        self._asked = f", asked for by process {os.getpid()}" if forced else ""
         self._begun: float | None = None
         self._waited: set[str] = {"disk", "others", "long", "mount"} if forced else set()
         self._announced = False
         self._deferred = False
+        self._overdue = False
         self._lock = threading.Lock()
         self._vetoes: dict[str, Veto | None] = {}
 
@@ -122,7 +134,7 @@ class Engine:
     @property
     def _mount_point(self) -> str:
         point = self.wishes.mount_point
-        return self.agent.paths.at(point) if point.startswith("/") else point
+        return os.path.realpath(self.agent.paths.at(point)) if point.startswith("/") else point
 
     def _veto(self, disk: DiskFacts, action: str, reason: str) -> Veto | None:
         """Ask the plugins once for each action; one that cannot answer refuses (ruling 48)."""
@@ -138,11 +150,20 @@ class Engine:
 
     def disk_plan(self) -> Plan:
         """Return the plan of the disk phase."""
-        return Plan("resource disk", probe=self._probe, planner=self._disk_steps, phase="disk")
+        return Plan("resource disk" + self._asked, probe=self._probe, planner=self._disk_steps, phase="disk")
 
     def background_plan(self) -> Plan:
         """Return the plan of what nobody waits for: what the budget cut short, then swap."""
-        return Plan("resource disk, in the background", self._probe, self._background_steps, phase="background")
+        name = "resource disk, in the background" + self._asked
+        return Plan(name, self._probe_later, self._background_steps, phase="background")
+
+    def _probe_later(self) -> dict[str, Any]:
+        if self._lock.locked() and not self._overdue:
+            self._overdue = True
+            reason = f"the resource disk was not ready within {BUDGET:g} s; it goes on in the background"
+            self.agent.log.warning(reason)
+            self.agent.events.add(OPERATION, success=False, message=reason, logged=True)
+        return self._probe()
 
     def _probe(self) -> dict[str, Any]:
         if self._begun is None:
@@ -300,6 +321,11 @@ class Engine:
             if mount.point != self._mount_point:
                 agent.log.info(f"It is used there: ResourceDisk.MountPoint is {self.wishes.mount_point}")
             assert view.disk is not None
+            self.driver.keep(view.disk)
+            others = view.around.fstab
+            is_theirs = others and (view.around.cloud_init or mount.point != self._mount_point)
+            if is_theirs and self._is_news(f"fstab {others}"):
+                agent.log.warning(f"/etc/fstab mounts the resource disk ({others}): that counts, not ResourceDisk.*")
             veto = self._veto(view.disk, "adopt", decision.reason)
             if veto is None:
                 warning.write(agent, mount.point)
@@ -365,8 +391,3 @@ class Engine:
             agent.log.error(reason)
             agent.events.add(OPERATION, success=False, message=reason, duration_ms=duration, logged=True)
             raise
-
-
-def is_wanted(wishes: Wishes) -> bool:
-    """Return whether the configuration asks for anything."""
-    return wishes.format or wishes.swap

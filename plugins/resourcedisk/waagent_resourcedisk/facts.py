@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from waagent import ensure_dir
+from waagent_resourcedisk import filesystems
 from waagent_resourcedisk.records import Candidate, DiskFacts, Mounted, Partition
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ def look(agent: Agent, system: System, candidate: Candidate, marker: Marker, mou
     numbers = system.numbers(name)
     mounts = [mount for mount in system.mounts() if mount.numbers & set(numbers)]
     size = system.size(name)
-    holders = _holders(system, name, set(numbers))
     facts = DiskFacts(
         candidate,
         size=size,
@@ -51,7 +51,8 @@ def look(agent: Agent, system: System, candidate: Candidate, marker: Marker, mou
         read_only=system.text(f"/sys/block/{name}/ro") == "1",
         mounted=_mounted(mounts, numbers, system, mount_point),
         system=tuple(mount.point for mount in mounts if mount.point in SYSTEM_POINTS),
-        holders=() if mounts else holders,
+        holders=() if mounts else (*system.holders(name), *system.listed(f"/sys/block/{name}/slaves")),
+        swaps=tuple(path for path in system.swaps() if system.number_of(path) in numbers),
     )
     if not numbers or system.number_of(f"/dev/{name}") not in numbers:
         return attrs.evolve(facts, problem=f"{device} is not there, or is another disk than the kernel's {name}")
@@ -71,7 +72,7 @@ def _with_content(agent: Agent, system: System, facts: DiskFacts, marker: Marker
     table = whole.get("PTTYPE")
     table_id = whole.get("PTUUID", "").lower()
     ours = marker.is_ours(table_id, facts.size)
-    idle = not (facts.mounted or facts.holders)
+    idle = not (facts.mounted or facts.holders or facts.swaps)
     busy = idle and _is_busy(agent, device, _OWN_LEFT_OVER if ours else 0.0)
     parts = []
     for number, entry in system.partitions(name):
@@ -92,11 +93,14 @@ def _with_content(agent: Agent, system: System, facts: DiskFacts, marker: Marker
         if part.filesystem == "ntfs" and idle and not busy:
             contents, why = _ntfs_contents(agent, node)
             part = attrs.evolve(part, contents=contents, problem=why)
+        elif part.type in filesystems.NTFS_TYPES and not part.filesystem and not _is_blank(node, part.size):
+            part = attrs.evolve(part, problem="it is not empty, and nothing that is known")  # a damaged file system?
         parts.append(part)
     if table and not problem and idle:
         problem = _disagreement(agent, device, len(parts))
     signature = whole.get("TYPE", "")
-    unfinished = ours and idle and not busy and not _is_usable(agent, parts)
+    # More than our one partition: somebody worked on the disk after us.
+    unfinished = ours and idle and not busy and len(parts) == 1 and not _is_usable(agent, parts[0])
     blank = not table and not signature and not parts and not problem and idle and _is_blank(device, facts.size)
     return attrs.evolve(
         facts,
@@ -156,12 +160,6 @@ def _mounted(
         rank = (mount.point != wanted, mount.root != "/")
         found.append((rank, Mounted(system.paths.at("/dev/" + name), mount.point, mount.filesystem, writable)))
     return tuple(one for _, one in sorted(found, key=lambda pair: pair[0]))
-
-
-def _holders(system: System, name: str, numbers: set[tuple[int, int]]) -> tuple[str, ...]:
-    found = [*system.holders(name), *system.listed(f"/sys/block/{name}/slaves")]
-    found += [f"swap on {path}" for path in system.swaps() if system.number_of(path) in numbers]
-    return tuple(found)
 
 
 def _serial(agent: Agent, system: System, name: str, device: str) -> str:
@@ -251,8 +249,6 @@ def _look_into(agent: Agent, device: str, kind: str) -> tuple[list[str] | None, 
     return names, trouble
 
 
-def _is_usable(agent: Agent, parts: list[Partition]) -> bool:
+def _is_usable(agent: Agent, part: Partition) -> bool:
     """Return whether the partition that an earlier run was formatting can be mounted, so that it is complete."""
-    if len(parts) != 1 or not parts[0].filesystem:
-        return False
-    return _look_into(agent, parts[0].device, parts[0].filesystem)[0] is not None
+    return bool(part.filesystem) and _look_into(agent, part.device, part.filesystem)[0] is not None

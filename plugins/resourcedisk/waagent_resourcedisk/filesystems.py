@@ -34,8 +34,9 @@ MOUNTABLE = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "exfat", 
 
 NTFS_TYPES = frozenset(("7", "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"))
 RESERVED_TYPES = frozenset(("e3c9e316-0b5c-4db8-817d-f92df00215ae",))
-LINUX_TYPES = frozenset(("83", "0fc63daf-8483-4772-8e79-3d69d8477de4", "a5", "516e7cb6-6ecf-11d6-8ff8-00022d09712b"))
-"""Types of partitions that the agent makes: Linux's, and FreeBSD's."""
+LINUX_TYPES = frozenset(("83", "0fc63daf-8483-4772-8e79-3d69d8477de4"))
+BSD_TYPES = frozenset(("a5", "a6", "516e7cb6-6ecf-11d6-8ff8-00022d09712b"))
+"""Types of partitions that are the system's own: Linux's (also what the agent makes), FreeBSD's and OpenBSD's."""
 
 TABLE_TYPES = {"gpt": "0FC63DAF-8483-4772-8E79-3D69D8477DE4", "dos": "83"}
 LARGEST_MBR = 2 << 40

@@ -7,8 +7,8 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from waagent import AgentError
-from waagent_resourcedisk import filesystems
+from waagent import AgentError, ensure_dir
+from waagent_resourcedisk import facts, filesystems
 from waagent_resourcedisk.surroundings import installed
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ def make(agent: Agent, system: System, disk: DiskFacts, filesystem: str, marker:
     kind = "gpt" if disk.table == "gpt" or disk.size > filesystems.LARGEST_MBR else "dos"
     identifier = marker.begin(kind, disk.size)
     try:
-        _write_table(agent, disk.device, kind, identifier)
+        if installed("sfdisk"):
+            _write_table(agent, disk.device, kind, identifier)
+        else:
+            marker.carries(_write_table_with_parted(agent, disk.device, kind))
         partition = _wait_for_partition(agent, system, disk.candidate.name)
         agent.run(("wipefs", "--all", partition), timeout=60, check=True)
         agent.log.info(f"Make {filesystem} on {partition}")
@@ -91,17 +94,26 @@ def settle(agent: Agent) -> None:
 
 def _write_table(agent: Agent, device: str, kind: str, identifier: str) -> None:
     agent.log.info(f"Write a table of partitions ({kind}) on {device}")
-    if installed("sfdisk"):
-        name = identifier.upper() if kind == "gpt" else f"0x{identifier}"
-        script = f"label: {kind}\nlabel-id: {name}\nstart=1MiB, type={filesystems.TABLE_TYPES[kind]}\n"
-        sfdisk = ("sfdisk", "--quiet", "--wipe", "always", "--wipe-partitions", "always", device)
-        agent.run(sfdisk, input=script, timeout=60, check=True)
-        return
-    # parted chooses the identifier by itself: a run that is killed is then not recognised as ours, and refused.
+    name = identifier.upper() if kind == "gpt" else f"0x{identifier}"
+    script = f"label: {kind}\nlabel-id: {name}\nstart=1MiB, type={filesystems.TABLE_TYPES[kind]}\n"
+    sfdisk = ("sfdisk", "--quiet", "--wipe", "always", "--wipe-partitions", "always", device)
+    agent.run(sfdisk, input=script, timeout=60, check=True)
+
+
+def _write_table_with_parted(agent: Agent, device: str, kind: str) -> str:
+    """Write the table and return its identifier, which parted chooses by itself.
+
+    Raises:
+        AgentError: the table cannot be read back.
+    """
+    agent.log.info(f"Write a table of partitions ({kind}) on {device} with parted")
     label = "gpt" if kind == "gpt" else "msdos"
-    agent.run(("wipefs", "--all", device), timeout=60, check=True)
     command = ("parted", "-s", "-a", "optimal", device, "mklabel", label, "mkpart", "primary", "ext2", "1MiB", "100%")
     agent.run(command, timeout=60, check=True)
+    values, problem = facts.probe(agent, device)
+    if not values.get("PTUUID"):
+        raise AgentError(f"the table of {device} cannot be read back: {problem or 'it is not there'}")
+    return values["PTUUID"].lower()
 
 
 def _wait_for_partition(agent: Agent, system: System, name: str) -> str:
@@ -152,7 +164,7 @@ def mount(agent: Agent, system: System, partition: str, filesystem: str, mount_p
     Raises:
         AgentError: it cannot be mounted.
     """
-    os.makedirs(mount_point, 0o755, exist_ok=True)
+    ensure_dir(mount_point, 0o755)
     if os.listdir(mount_point):
         agent.log.warning(f"{mount_point} is not empty: the resource disk hides what is in it")
     kinds = ("ntfs3", "ntfs") if filesystem == "ntfs" else (filesystem,)

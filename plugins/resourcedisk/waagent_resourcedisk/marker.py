@@ -68,13 +68,22 @@ class Marker:
         self._save(state=BEGUN, table=identifier, size=size, tries=tries + 1)
         return identifier
 
+    def carries(self, identifier: str) -> None:
+        """Note the identifier of the table that was written, where it could not be chosen."""
+        self._save(**{**self._load(), "table": identifier})
+
+    def keep(self, table_id: str, size: int) -> None:
+        """Note that the disk is in use: what an interrupted run left on it was complete, and is never made anew."""
+        if self.is_ours(table_id, size):
+            self.end()
+
     def end(self, problem: str = "") -> None:
         """Note how it ended."""
         note = self._load()
         self._save(state=FAILED if problem else DONE, table=note.get("table"), size=note.get("size"), reason=problem)
 
     def _save(self, **values: object) -> None:
-        self._agent.state.save(NAME, {"boot": self._boot_id, **values})
+        self._agent.state.save(NAME, {**values, "boot": self._boot_id})
 
 
 def _new_identifier(table: str) -> str:

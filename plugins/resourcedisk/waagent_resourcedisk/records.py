@@ -113,7 +113,8 @@ class DiskFacts:
         partitions: by number.
         mounted: its mounts, the whole file system before parts of it.
         system: mount points of the system that lie on it.
-        holders: what is built on it, swap in use included.
+        holders: what is built on it.
+        swaps: its devices that are in use as swap; files on it that are swap do not count.
         busy: the kernel does not give it to anybody else, though nothing visible holds it.
         problem: why it could not be looked at; empty when everything is known.
         unfinished: an earlier run of ours began to format it and did not come to the end, and it cannot be mounted.
@@ -131,6 +132,7 @@ class DiskFacts:
     mounted: tuple[Mounted, ...] = ()
     system: tuple[str, ...] = ()
     holders: tuple[str, ...] = ()
+    swaps: tuple[str, ...] = ()
     busy: bool = False
     problem: str = ""
     unfinished: bool = False
@@ -144,7 +146,7 @@ class DiskFacts:
         """Return the facts as ``decide_resource_disk`` gives them to plugins.
 
         Args:
-            action: what would be done: ``format``, ``mount``, ``wait`` or ``swap``.
+            action: what would be done: ``format``, ``mount``, ``wait``, ``adopt`` or ``swap``.
             reason: why.
         """
         facts: dict[str, Any] = attrs.asdict(self)

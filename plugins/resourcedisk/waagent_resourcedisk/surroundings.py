@@ -21,6 +21,7 @@ _SYSTEM_DIRECTORIES = frozenset(
 )  # fmt: skip
 """Where a mount would hide the system."""
 
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LINKS = ("/dev/disk/cloud/azure_resource", "/dev/disk/azure/resource")
 _TAGS = {"UUID": "by-uuid", "LABEL": "by-label", "PARTUUID": "by-partuuid", "PARTLABEL": "by-partlabel"}
 _ENABLED = frozenset(("enabled", "enabled-runtime", "static", "alias", "generated"))
@@ -55,7 +56,8 @@ def mount_point_problem(system: System, mount_point: str) -> str:
     place = system.paths.at(mount_point)
     if not mount_point.startswith("/") or ".." in mount_point.split("/"):
         return f"ResourceDisk.MountPoint {mount_point!r} is no absolute path"
-    if os.path.normpath(mount_point).replace("//", "/") in _SYSTEM_DIRECTORIES:
+    inner = os.path.relpath(os.path.realpath(place), os.path.realpath(system.paths.root))
+    if {os.path.normpath(mount_point).replace("//", "/"), os.path.normpath("/" + inner)} & _SYSTEM_DIRECTORIES:
         return f"ResourceDisk.MountPoint {mount_point} belongs to the system"
     if os.path.islink(place):
         return f"ResourceDisk.MountPoint {mount_point} is a link"
@@ -128,6 +130,5 @@ def missing_tool(filesystem: str) -> str:
 
 def installed(program: str) -> bool:
     """Return whether *program* is on the path that commands are started with."""
-    places = os.environ.get("PATH", "").split(os.pathsep)
-    known = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-    return any(os.access(os.path.join(place, program), os.X_OK) for place in places or known if place)
+    places = os.environ.get("PATH", _PATH).split(os.pathsep)
+    return any(os.access(os.path.join(place, program), os.X_OK) for place in places if place)

@@ -156,7 +156,7 @@ class System:
 
     def mounted_at(self, point: str) -> Mount | None:
         """Return what is mounted on top at *point*."""
-        place = os.path.normpath(point)
+        place = os.path.realpath(point)
         return next((mount for mount in reversed(self.mounts()) if mount.point == place), None)
 
     def swaps(self) -> list[str]:

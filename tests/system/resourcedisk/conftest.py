@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,14 +13,11 @@ from tests.system.resourcedisk.loops import LoopDisk, missing
 
 @pytest.fixture(scope="session")
 def tools() -> None:
-    """Have the tools here, or say what is missing."""
+    """Say what is missing here (``.ci/run`` installs all of it)."""
     if os.geteuid() != 0:
         pytest.skip("disks need root")
     if not os.path.exists("/dev/loop-control"):
         pytest.skip("this kernel has no loop devices")
-    packages = missing()
-    if packages and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages], check=False)
     if missing():
         pytest.skip(f"not installed: {', '.join(missing())}")
 
@@ -44,6 +39,14 @@ def make_disk(tools: None, tmp_path: Path) -> Iterator[Callable[..., LoopDisk]]:
     yield make
     for disk in made:
         disk.close()
+
+
+@pytest.fixture
+def as_the_service_does() -> Iterator[None]:
+    """Have the umask of the service's processes."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture

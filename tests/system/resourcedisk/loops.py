@@ -13,13 +13,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from waagent import Veto
 from waagent.agent import BOOT, Agent, make_agent
 from waagent.distro import DistroFacts
+from waagent.events import Event
 from waagent.plan import PlanResult
 from waagent_resourcedisk.engine import Engine
 
 GEN2 = "f8b3781a-1e82-4818-a1c3-63d806ec15bb"
+GPT_RESERVED = """\
+label: gpt
+start=2048, size=32768, type=E3C9E316-0B5C-4DB8-817D-F92DF00215AE
+type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7
+"""
+"""The platform's disk where it is large."""
+
 LEVELS = ("VERBOSE", "INFO", "WARNING", "ERROR")
 TOOLS = {
     "sfdisk": "fdisk",
@@ -40,6 +50,17 @@ def sh(*argv: str, text: str | None = None, check: bool = True) -> str:
     done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0 or not check, f"{argv}: {done.stderr}"
     return done.stdout
+
+
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> Path:
+    """Put a program of our own before the system's."""
+    place = tmp_path / "bin"
+    place.mkdir(exist_ok=True)
+    program = place / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    return program
 
 
 class Host:
@@ -89,6 +110,7 @@ class LoopDisk:
         (root / "sys/bus/vmbus/devices/vmbus_1/device_id").write_text("{" + GEN2 + "}\n")
         self.host = Host()
         self.lines: list[str] = []
+        self.telemetry: list[Event] = []
         self.configure()
 
     # ---- Preparing ----
@@ -147,6 +169,7 @@ class LoopDisk:
         agent = make_agent(BOOT, str(self.root), plugins=False)
         agent._plugins = self.host  # type: ignore[assignment]
         agent.log.also = lambda level, text: self.lines.append(f"{LEVELS[level]} {text}")
+        agent.events.subscribe(self.telemetry.append)
         return agent
 
     def engine(self, **more: Any) -> Engine:

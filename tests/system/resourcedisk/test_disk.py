@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.system.resourcedisk.loops import LoopDisk, sh
+from tests.system.resourcedisk.loops import GPT_RESERVED, LoopDisk, sh, tool
 from waagent import Veto
 
 pytestmark = pytest.mark.system
-
-GPT_RESERVED = """\
-label: gpt
-start=2048, size=32768, type=E3C9E316-0B5C-4DB8-817D-F92DF00215AE
-type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7
-"""
 
 
 def told(disk: LoopDisk) -> str:
@@ -36,6 +33,124 @@ def test_the_platforms_disk_becomes_a_linux_disk(disk: LoopDisk) -> None:
     assert disk.host.asked[0]["action"] == "format"
     assert "INFO Activate resource disk" in disk.lines
     assert f"INFO Resource disk {disk.name} is mounted at {disk.point} with ext4" in disk.lines
+
+
+def test_places_are_open_to_everybody(disk: LoopDisk, as_the_service_does: None) -> None:
+    disk.configure(MountPoint="/srv/scratch/disk")
+    disk.ntfs()
+    disk.boot()
+    disk.unmount()
+    for place in ("srv", "srv/scratch", "srv/scratch/disk"):
+        assert (disk.root / place).stat().st_mode & 0o777 == 0o755
+
+
+def test_a_link_on_the_way_to_the_mount_point(disk: LoopDisk) -> None:
+    (disk.root / "var/mnt").mkdir()
+    (disk.root / "mnt").symlink_to("var/mnt")
+    disk.ntfs()
+    assert all(result.ok for result in disk.boot())
+    assert disk.mounted() == f"{disk.part} ext4"
+    assert disk.host.told == [("ready", f"{disk.root}/var/mnt/resource", f"{disk.root}{disk.part}", "ext4")]
+
+
+@pytest.mark.parametrize(
+    ("names", "state", "wanted"),
+    [
+        ([], "", "format"),
+        (["dataloss_WARNING_readme.TXT", "System Volume Information", "$Recycle.Bin"], "", "format"),
+        (["DATALOSS_WARNING_README.txt", "x"], "", "holds 1 files (x)"),
+        ([".hidden"], "", "holds 1 files (.hidden)"),
+        (["x"], "no driver", "format"),
+        ([], "dirty", "format"),
+        (["x"], "dirty", "holds 1 files (x)"),
+        ([], "damaged", "cannot be looked into"),
+        ([], "unrecognisable", "nothing that is known"),
+    ],
+    ids=str,
+)
+def test_what_ntfs_holds(
+    disk: LoopDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], state: str, wanted: str
+) -> None:
+    disk.ntfs(*names)
+    if state == "no driver":
+        tool(tmp_path, monkeypatch, "mount", 'exec /usr/bin/mount -i "$@"')  # without the helper that is a driver here
+    elif state == "dirty":
+        sh("ntfsfix", disk.part)
+    elif state:
+        with open(disk.part, "r+b") as stream:
+            boot = stream.read(512)
+            table = int.from_bytes(boot[48:56], "little") * boot[13] * 512
+            stream.seek(table + (5 * 1024 if state == "damaged" else 0))
+            stream.write(bytes(1024))
+    before = disk.content_digest()
+    disk.boot()
+    if wanted == "format":
+        assert disk.mounted() == f"{disk.part} ext4", told(disk)
+    else:
+        assert disk.content_digest() == before
+        assert wanted in told(disk)
+        assert disk.host.told[-1][0] == "failed"
+
+
+def md_superblock(device: str) -> None:
+    """Write the superblock of a RAID member (md 1.2), which mdadm makes in the kernel alone."""
+    block = bytearray(256)
+    struct.pack_into("<IIII", block, 0, 0xA92B4EFC, 1, 0, 0)
+    block[16:32] = b"waagent-test-raid"[:16]
+    struct.pack_into("<QQQII", block, 128, 2048, 65536, 8, 0, 0)  # the superblock lies at sector 8
+    words = struct.unpack("<64I", bytes(block))
+    total = sum(words)
+    struct.pack_into("<I", block, 216, ((total & 0xFFFFFFFF) + (total >> 32)) & 0xFFFFFFFF)
+    with open(device, "r+b") as stream:
+        stream.seek(4096)
+        stream.write(block)
+
+
+MEMBERS = {
+    "crypto_LUKS": ("cryptsetup", "luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2",
+                    "--pbkdf-force-iterations", "1000"),
+    "LVM2_member": ("pvcreate", "-q", "-y"),
+    "bcache": ("make-bcache", "-B"),
+    "swap": ("mkswap",),
+    "linux_raid_member": (),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["partition", "disk"])
+@pytest.mark.parametrize("kind", sorted(MEMBERS))
+def test_members_of_something_else_are_not_touched(disk: LoopDisk, kind: str, whole: bool) -> None:
+    command = MEMBERS[kind]
+    if command and shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    if not whole:
+        disk.table("label: dos\nstart=2048, type=83\n")
+    device = disk.device if whole else disk.part
+    if command:
+        sh(*command, device, *(["-"] if kind == "crypto_LUKS" else []), text="secret")
+    else:
+        md_superblock(device)
+    assert disk.type_of(device) == kind
+    disk.configure(AllowReformat="y")
+    before = disk.content_digest()
+    disk.boot()
+    assert disk.content_digest() == before
+    assert f"carries {kind}" in told(disk)
+    assert [word for word, *_ in disk.host.told] == ["failed"]
+
+
+def test_swap_beside_a_mount(disk: LoopDisk) -> None:
+    disk.table("label: dos\nstart=2048, size=128MiB, type=83\ntype=82\n")
+    sh("mkfs.ext4", "-q", disk.part)
+    sh("mkswap", f"{disk.device}p2")
+    disk.point.mkdir(parents=True)
+    sh("mount", disk.part, str(disk.point))
+    sh("swapon", f"{disk.device}p2")
+    try:
+        disk.boot()
+    finally:
+        sh("swapoff", f"{disk.device}p2")
+    assert "is used by swap on" in told(disk)
+    assert [path.name for path in disk.point.iterdir()] == ["lost+found"]
 
 
 @pytest.mark.parametrize("kind", ["ext3", "xfs", "btrfs"])
@@ -62,9 +177,12 @@ def test_without_sfdisk_parted_does_it(disk: LoopDisk, monkeypatch: pytest.Monke
 
     there = surroundings.installed
     monkeypatch.setattr(formatting, "installed", lambda program: program != "sfdisk" and there(program))
-    disk.ntfs()
+    disk.ntfs(table=GPT_RESERVED, part=2)
     disk.boot()
     assert disk.mounted() == f"{disk.part} ext4"
+    listed = sh("sfdisk", "--json", disk.device)
+    assert listed.count('"node"') == 1
+    assert '"label": "gpt"' in listed
 
 
 def test_a_blank_disk_and_a_bare_partition(make_disk: Callable[..., LoopDisk]) -> None:

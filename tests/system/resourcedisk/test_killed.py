@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -12,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.resourcedisk.loops import LoopDisk, sh
+from tests.system.resourcedisk.loops import GPT_RESERVED, LoopDisk, sh, tool
 from waagent import Plan, Step
 from waagent.service.boot import BootStage
 from waagent_resourcedisk import engine as engines
-from waagent_resourcedisk import swapfile
+from waagent_resourcedisk import formatting, swapfile
 
 pytestmark = pytest.mark.system
 
@@ -28,41 +29,41 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> Path:
-    """Put a program of our own before the system's."""
-    place = tmp_path / "bin"
-    place.mkdir(exist_ok=True)
-    program = place / name
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
-    return program
-
-
-def boot_in_child(disk: LoopDisk) -> int:
+def boot_in_child(disk: LoopDisk, *, forced: bool = False) -> int:
     """Do what a start of the service does in a process that can be killed."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
         try:
-            disk.boot()
+            disk.boot(forced=forced)
         finally:
             os._exit(0)
     return pid
 
 
+def without_sfdisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formatting, "installed", lambda program: program != "sfdisk" and shutil.which(program))
+
+
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 @pytest.mark.parametrize("half_made", [False, True])
+@pytest.mark.parametrize(
+    ("partitioner", "table"), [("sfdisk", "label: dos\nstart=2048, type=7\n"), ("parted", GPT_RESERVED)]
+)
 def test_killed_in_the_middle_of_mkfs(
     make_disk: Callable[..., LoopDisk],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     half_made: bool,
+    partitioner: str,
+    table: str,
 ) -> None:
     disk = make_disk(400)
     disk.configure(Filesystem=kind)
-    disk.ntfs()
+    disk.ntfs(table=table, part=2 if table is GPT_RESERVED else 1)
+    if partitioner == "parted":
+        without_sfdisk(monkeypatch)
     began = tmp_path / "began"
     # A file system that looks like one and cannot be mounted: its superblock alone.
     real = f"/usr/sbin/mkfs.{kind}"
@@ -78,6 +79,53 @@ def test_killed_in_the_middle_of_mkfs(
     disk.boot()
     assert disk.mounted() == f"{disk.part} {kind}", "\n".join(disk.lines)
     (disk.point / "works").write_text("yes")
+
+
+def kill_in_mkfs(disk: LoopDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str) -> None:
+    """Kill a start of the service while ``mkfs.ext4`` does *work*, and let that come to its end."""
+    began, ended = tmp_path / "began", tmp_path / "ended"
+    script = f"echo 1 > {began}; while kill -0 $PPID 2>/dev/null; do sleep 0.05; done; {work}; echo 1 > {ended}"
+    program = tool(tmp_path, monkeypatch, "mkfs.ext4", script)
+    pid = boot_in_child(disk)
+    until(began.exists)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    until(ended.exists)
+    program.unlink()
+
+
+def test_what_was_mounted_after_all_is_never_made_anew(
+    disk: LoopDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mkfs outlived the agent, so the disk was complete, and used. One day it cannot be mounted any more."""
+    disk.ntfs()
+    kill_in_mkfs(disk, tmp_path, monkeypatch, '/usr/sbin/mkfs.ext4 "$@" >/dev/null 2>&1')
+    disk.boot()
+    assert disk.mounted() == f"{disk.part} ext4"
+    (disk.point / "precious").write_text("x")
+    disk.unmount()
+    sh("dd", "if=/dev/urandom", f"of={disk.part}", "bs=1024", "seek=2", "count=2", "conv=notrunc")
+    before = disk.content_digest()
+    disk.boot()
+    assert disk.content_digest() == before
+    assert disk.host.told[-1][0] == "failed"
+
+
+def test_a_partition_that_somebody_added_to_an_unfinished_disk(
+    disk: LoopDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.ntfs()
+    kill_in_mkfs(disk, tmp_path, monkeypatch, "true")
+    identifier = disk.type_of(disk.device, "PTUUID")
+    sh("sfdisk", "--quiet", "-N", "1", disk.device, text="1MiB,64MiB\n")
+    sh("sfdisk", "--quiet", "--append", disk.device, text=",\n")
+    assert disk.type_of(disk.device, "PTUUID") == identifier
+    disk.read_table()
+    sh("mkfs.ext4", "-q", f"{disk.device}p2")
+    before = disk.content_digest()
+    disk.boot()
+    assert disk.content_digest() == before
+    assert "2 partitions" in "\n".join(disk.lines)
 
 
 def test_killed_while_swap_is_written(make_disk: Callable[..., LoopDisk], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +177,9 @@ def test_a_hanging_mkfs_does_not_keep_the_machine_from_being_ready(
     assert time.monotonic() - began < 15
     os.close(read)
     assert not disk.mounted().startswith(disk.device)
+    until(lambda: disk.telemetry)
+    assert [(event.operation, event.success) for event in disk.telemetry] == [("ActivateResourceDisk", False)]
+    assert "not ready within" in disk.telemetry[0].message
     go.write_text("")
     stage.join(60)
     assert not stage.is_alive()
@@ -155,3 +206,14 @@ def test_the_command(disk: LoopDisk, capfd: pytest.CaptureFixture[str]) -> None:
     assert "mount (row: mountable)" in text
     assert f"1. mount {disk.root}{disk.part} (ext4)" in text
     assert command.run(disk.agent(), Namespace(json=False, apply=True)) == 1, "another root has no disks to change"
+
+
+def test_a_person_may_try_as_often_as_needed(disk: LoopDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk.ntfs()
+    program = tool(tmp_path, monkeypatch, "mkfs.ext4", f"echo >> {tmp_path}/tries; exit 1")
+    for _ in range(5):
+        os.waitpid(boot_in_child(disk, forced=True), 0)
+    assert len((tmp_path / "tries").read_text()) == 5
+    program.unlink()
+    disk.boot(forced=True)
+    assert disk.mounted() == f"{disk.part} ext4"

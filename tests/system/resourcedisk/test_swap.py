@@ -44,9 +44,10 @@ def test_exact_size_and_private(make_disk: Callable[..., LoopDisk], kind: str, s
     assert not any("Enable swap" in line for line in disk.lines)
 
 
-def test_a_size_that_is_no_multiple_of_anything(make_disk: Callable[..., LoopDisk]) -> None:
-    disk = make_disk(1500)
-    disk.configure(EnableSwap="y", SwapSizeMB=1025)
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_a_size_that_is_no_multiple_of_anything(make_disk: Callable[..., LoopDisk], kind: str) -> None:
+    disk = make_disk(1700)
+    disk.configure(Filesystem=kind, EnableSwap="y", SwapSizeMB=1025)
     disk.boot()
     assert swap_of(disk).stat().st_size == 1025 << 20
     assert active(swap_of(disk))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from waagent import Paths
 from waagent_resourcedisk.system import System
+
+FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where hundreds of trees are made and removed in no time."""
 
 GEN1_SYSTEM = "00000000-0000-8899-0000-000000000000"
 GEN1_RESOURCE = "00000000-0001-8899-0000-000000000000"

@@ -64,6 +64,9 @@ def action(facts: DiskFacts, around: Surroundings | None = None, **wishes: objec
         (disk(mounted=(Mounted("/dev/sdb1", "/data", "ext4"),)), ADOPT),
         (disk(system=("/",), mounted=(Mounted("/dev/sdb1", "/", "ext4"),)), REFUSE),
         (disk(holders=("dm-0",)), REFUSE),
+        (disk(swaps=("/dev/sdb1",)), REFUSE),
+        (disk(swaps=("/dev/sdb2",), mounted=(Mounted("/dev/sdb1", "/data", "ext4"),)), REFUSE),
+        (disk(attrs.evolve(BARE, type="a5")), REFUSE),
         (disk(read_only=True), REFUSE),
         (disk(size=0), REFUSE),
         (disk(busy=True), REFUSE),
@@ -132,6 +135,8 @@ def test_wishes() -> None:
         (LINKED, SCSI, disk(), REFUSE),
         (LINKED, SCSI, disk(EXT4), MOUNT),
         (DISTRIBUTION, SCSI, disk(), FORMAT),
+        (DISTRIBUTION, SCSI, disk(attrs.evolve(BARE, type="a5")), FORMAT),
+        (DISTRIBUTION, SCSI, disk(BARE), REFUSE),
         (CLAIMED, SCSI, disk(), REFUSE),
         (CLAIMED, NVME_LOCAL, disk(), REFUSE),
         (CLAIMED, NVME_LOCAL, attrs.evolve(BASE, table=None, partitions=(), blank=True), FORMAT),
@@ -151,7 +156,9 @@ def test_no_disk_and_no_certainty() -> None:
 
 _text = st.sampled_from(["", "x"])
 _kinds = st.sampled_from(["", "ntfs", "ext4", "xfs", "crypto_LUKS", "LVM2_member", "swap", "vfat", "unheard_of"])
-_types = st.sampled_from(["7", "83", "82", "fd", "ef", "", *filesystems.RESERVED_TYPES, *filesystems.LINUX_TYPES])
+_types = st.sampled_from(
+    ["7", "83", "82", "fd", "ef", "", *filesystems.RESERVED_TYPES, *filesystems.LINUX_TYPES, *filesystems.BSD_TYPES]
+)
 _parts = st.lists(
     st.builds(
         Partition,
@@ -181,6 +188,7 @@ _disks = st.builds(
     mounted=st.sampled_from([(), (Mounted("/dev/sdb1", "/data", "ext4"),)]),
     system=st.sampled_from([(), ("/",)]),
     holders=st.sampled_from([(), ("dm-0",)]),
+    swaps=st.sampled_from([(), ("/dev/sdb1",)]),
     busy=st.booleans(),
     problem=_text,
     unfinished=st.booleans(),
@@ -209,7 +217,7 @@ def test_no_input_formats_what_must_stay(facts: DiskFacts, around: Surroundings,
     if found.action not in (FORMAT, MOUNT):
         return
     assert wishes.format
-    used = [facts.mounted, facts.system, facts.holders, facts.busy, facts.read_only, facts.problem]
+    used = [facts.mounted, facts.system, facts.holders, facts.swaps, facts.busy, facts.read_only, facts.problem]
     assert not any(used)
     others = [around.mount_point_problem, around.occupied_by, around.fstab, around.cloud_init == "running"]
     assert not any(others)

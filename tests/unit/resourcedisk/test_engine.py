@@ -43,6 +43,7 @@ class Paper:
         self.events: list[tuple[float, Callable[[], None]]] = []
         self.did: list[str] = []
         self.swap = False
+        self.kept = 0
 
     def wait(self, seconds: float) -> bool:
         self.now += seconds
@@ -80,6 +81,9 @@ class Paper:
     def mount(self, partition: str, filesystem: str, wishes: Wishes) -> None:
         self.did.append("mount")
         self.mounted()
+
+    def keep(self, disk: DiskFacts) -> None:
+        self.kept += 1
 
     def swap_in_place(self, mount: Mounted, wishes: Wishes) -> bool:
         return self.swap
@@ -137,6 +141,7 @@ def test_formats_mounts_and_tells(machine: Machine) -> None:
     machine.start()
     assert machine.paper.did == ["lock", "make", "unlock", "mount"]
     assert machine.told == [("ready", str(machine.root / "mnt"))]
+    assert machine.paper.kept == 1
     assert [event.success for event in machine.telemetry] == [True]
 
 
@@ -233,3 +238,22 @@ def test_a_failure_is_reported_once(machine: Machine) -> None:
     assert [word for word, _ in machine.told] == ["failed"]
     assert [event.success for event in machine.telemetry] == [False]
     assert machine.telemetry[0].operation == "ActivateResourceDisk"
+
+
+def test_fstab_wins_over_the_options_and_that_is_said_once_a_boot(machine: Machine) -> None:
+    line = "/dev/disk/cloud/azure_resource-part1 at /mnt"
+    machine.paper.surroundings = Surroundings(fstab=line, cloud_init="done")
+    machine.paper.mounted()
+    for _ in range(2):
+        machine.start("ResourceDisk.Format=y\n")
+    warnings = [text for text in machine.lines if text.startswith("2") and line in text]
+    assert len(warnings) == 1
+    assert machine.paper.did == []
+    assert machine.told == [("ready", str(machine.root / "mnt"))] * 2
+
+
+def test_an_owners_line_in_fstab_that_agrees_is_nothing_to_warn_of(machine: Machine) -> None:
+    machine.paper.surroundings = Surroundings(fstab="/dev/disk/azure/resource-part1 at /mnt")
+    machine.paper.mounted()
+    machine.start("ResourceDisk.MountPoint=/mnt\n")
+    assert not [text for text in machine.lines if text.startswith("2")]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.resourcedisk.scratch import GEN1_RESOURCE, GEN1_SYSTEM, GEN2, GEN2_DATA, Tree
+from tests.unit.resourcedisk.scratch import FAST, GEN1_RESOURCE, GEN1_SYSTEM, GEN2, GEN2_DATA, Tree
 from waagent_resourcedisk.finder import LOCAL_MODELS, survey
 from waagent_resourcedisk.records import CLAIMED, LINKED, PROVEN, Survey
 
@@ -157,7 +157,7 @@ def test_no_layout_makes_another_disk_the_resource_disk(
     links: dict[str, int],
     claim: int | None,
 ) -> None:
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir=FAST) as place:
         tree = Tree(Path(place))
         may: set[str] = set()
         names: list[str] = []

@@ -77,6 +77,15 @@ def test_bad_mount_points(tree: Tree, point: str) -> None:
     assert surroundings.mount_point_problem(tree.system, point)
 
 
+@pytest.mark.parametrize(("target", "point"), [(".", "/srv/etc"), ("etc/..", "/srv/home/"), ("var", "/srv/lib")])
+def test_a_place_that_turns_out_to_be_the_systems(tree: Tree, target: str, point: str) -> None:
+    (tree.root / "etc").mkdir()
+    (tree.root / "srv").symlink_to(target)
+    assert "belongs to the system" in surroundings.mount_point_problem(tree.system, point)
+
+
 @pytest.mark.parametrize("point", ["/mnt", "/mnt/resource", "/scratch"])
 def test_good_mount_points(tree: Tree, point: str) -> None:
+    if point == "/mnt/resource":
+        (tree.root / "mnt").symlink_to("var/mnt")  # as on systems whose root is read-only
     assert surroundings.mount_point_problem(tree.system, point) == ""
