@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 import pytest
@@ -55,6 +56,26 @@ def duty(probe: Probe) -> Duty:
 
 def test_without_a_change_status_goes_out_every_thirty_seconds(duty: Duty) -> None:
     assert [duty.at(second) for second in range(0, 67, 6)] == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("year", [-366 * 86400.0, 366 * 86400.0])
+def test_a_clock_that_jumps_changes_no_rhythm(
+    probe: Probe, duty: Duty, monkeypatch: pytest.MonkeyPatch, year: float
+) -> None:
+    """The wall clock is for people; periods are the monotonic clock's (service §22 no. 7)."""
+    real, jumps = time.time, [0]
+
+    def jumping() -> float:
+        jumps[0] += 1
+        return real() + (year if jumps[0] % 2 else 0.0)
+
+    monkeypatch.setattr(time, "time", jumping)
+    assert [duty.at(second) for second in range(0, 67, 6)] == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3]
+    probe.platform.upload_failing = ProtocolError("no")
+    for second in range(72, 3600, 6):
+        duty.at(second)
+    assert probe.log.count("Error reporting the status") == 3
+    assert jumps[0] > 10
 
 
 def test_ticks_that_come_a_little_early_change_nothing(duty: Duty) -> None:
