@@ -32,6 +32,8 @@ PHASES = (EARLY, DISK, PROVISION, AFTER, BACKGROUND)
 
 CONSOLE_END = "End of log to /dev/console. The agent will now check for updates and then will process extensions."
 _LOCK_LOOK = 0.1
+DISK_LIMIT = 300.0
+"""Seconds after which the disk phase is not waited for: steps have deadlines, looking at a dead disk has none."""
 
 
 class BootStage:
@@ -47,6 +49,7 @@ class BootStage:
         self._report_fd = report_fd
         self._lock = threading.Lock()
         self._results: list[dict[str, Any]] = []
+        self._disk: threading.Thread | None = None
 
     def run(self) -> int:
         """Do what is missing; returns 0 also when a plan failed: that is in the log and in the status."""
@@ -59,6 +62,8 @@ class BootStage:
             self._write_results()
             self._agent.log.info(f"The boot stage is done after {time.monotonic() - began:.1f} s")
         self.report()
+        if self._disk is not None:
+            self._disk.join()
         self._run_phase(plans[BACKGROUND])
         if plans[BACKGROUND]:
             self._write_results()
@@ -88,15 +93,16 @@ class BootStage:
 
     def _work(self, plans: dict[str, list[tuple[str, Plan]]]) -> None:
         self._run_phase(plans[EARLY])
-        disk = None
         if plans[DISK]:
-            disk = threading.Thread(target=self._run_disk, args=(plans[DISK],), name="Disk", daemon=True)
+            self._disk = threading.Thread(target=self._run_disk, args=(plans[DISK],), name="Disk", daemon=True)
             self._agent.begin_phase(DISK)
-            disk.start()
+            self._disk.start()
         self._run_phase(plans[PROVISION])
         self._run_phase(plans[AFTER])
-        if disk is not None:
-            disk.join()
+        if self._disk is not None:
+            self._disk.join(DISK_LIMIT)
+            if self._disk.is_alive():
+                self._agent.log.warning(f"The disk phase has not ended after {DISK_LIMIT:g} s; the agent goes on")
 
     def _run_disk(self, plans: list[tuple[str, Plan]]) -> None:
         try:
