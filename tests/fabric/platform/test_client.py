@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,14 @@ class Machine:
         self.events = Events()
         self.stopping = threading.Event()
         self.slept: list[float] = []
+        self.ahead = 0.0
+        """Seconds by which the client's clock is ahead."""
         self.client = Platform(
             Config(read_chain(str(root))),
             self.paths,
             Log(self.sinks, "ExtHandler"),
             self.events,
+            clock=lambda: time.monotonic() + self.ahead,
             sleep=self.slept.append,
             stopping=self.stopping,
             environment=environment or {},
@@ -202,6 +206,7 @@ class TestGoalStateRows:
         assert len(machine.events.named("GoalStateCertificates")) == 1
         fabric.clear_faults()
         if kind != "garbage":
+            machine.ahead += 60
             assert machine.client.update_goal_state() is True
             assert machine.client.goal_state.certificates
 
