@@ -46,7 +46,7 @@ test-new: .venv-new/.ready
 # With JOBS=4 (as root, which gives each job a network of its own) side by side, but for what measures time.
 define run-rings
 umask 022 && $(if $(JOBS),\
-  $(1) $(PYTEST) -m '$(RING) and not alone' -n $(JOBS) --dist worksteal $(ARGS) && $(1) $(PYTEST) -m '$(RING) and alone' $(ARGS),\
+  $(1) $(PYTEST) -m '$(RING) and not alone' -n $(JOBS) --dist worksteal --own-network $(ARGS) && $(1) $(PYTEST) -m '$(RING) and alone' $(ARGS),\
   $(1) $(PYTEST) -m '$(RING)' $(ARGS))
 endef
 
@@ -71,7 +71,7 @@ touch $(2)/.ready
 endef
 
 system: $(VENV)/.ready
-	@umask 022 && $(VENV)/bin/python $(PYTEST) -m 'system and not vm' $(ARGS)
+	@umask 022 && $(VENV)/bin/python $(PYTEST) -m 'system and not vm' $(if $(JOBS),-n $(JOBS) --dist worksteal) $(ARGS)
 
 vm-test: $(VENV)/.ready
 	@umask 022 && $(VENV)/bin/python $(PYTEST) tests/vm $(ARGS)

@@ -24,12 +24,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Give each of several test processes side by side a network of its own: a freed port is not the neighbour's.
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer ``--own-network``."""
+    parser.addoption("--own-network", action="store_true", help="with -n, as root: a network for each process")
 
-    Without root they share the machine's; run one after the other there.
-    """
-    if hasattr(config, "workerinput") and os.geteuid() == 0:
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several test processes side by side a network of its own: a freed port is not the neighbour's."""
+    if hasattr(config, "workerinput") and config.getoption("--own-network"):
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "unshare")
