@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,6 +68,43 @@ def mount_provisioning_media(agent, device, mount_point):
 def publish_hostname():
     return True  # there is no network to tell
 """
+
+
+KILLED_AFTER = {
+    "set_hostname": "hostname",
+    "create_user": "name, comment, expiration",
+    "set_password": "name, password",
+    "configure_sudo": "name, password_required",
+    "configure_sshd": "password_authentication, client_alive_interval",
+    "deploy_ssh_key": "name, path, public_key, private_key",
+    "lock_root_password": "",
+    "regenerate_host_keys": "kind",
+}
+KILLER = """
+
+import os
+import signal
+
+from waagent_distro import linux
+
+
+def then_die_once(agent, operation):
+    mark = "/run/killed-after-" + operation
+    if not os.path.exists(mark):
+        os.close(os.open(mark, os.O_CREAT))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return True
+"""
+
+
+def killer() -> str:
+    """Return what does the work of each operation and then kills the process that asked for it, each once."""
+    text = KILLER
+    for operation, names in KILLED_AFTER.items():
+        arguments = f"agent, {names}" if names else "agent"
+        text += f"\n\n@hookimpl\ndef {operation}({arguments}):\n    linux.{operation}({arguments})\n"
+        text += f"    return then_die_once(agent, {operation!r})\n"
+    return text
 
 
 def needed() -> str:
@@ -143,6 +181,27 @@ def test_key_alone_over_an_images_drop_in(provisioned: Callable[..., dict[str, A
     assert seen["sudo without password"] == "0", evidence
     assert seen["sudoers"] == ["ops ALL=(ALL) NOPASSWD: ALL"], evidence
     assert seen["shadow"][:1] in ("!", "*"), evidence
+    common(seen)
+
+
+def test_killed_after_each_operation(provisioned: Callable[..., dict[str, Any]]) -> None:
+    """§29.4 with the real tools: what was done and not yet recorded is done again, to the same end.
+
+    The image's drop-in forbids passwords, and the owner gave one.
+    """
+    seen = provisioned(password=True, disable=False, drop_in="PasswordAuthentication no\n", killed=True)
+    evidence = seen["log"]
+    assert seen["kills"] == len(KILLED_AFTER), evidence
+    assert [report for report in seen["reports"] if report[0] == "Ready"] == [["Ready", "", ""]], evidence
+    assert seen["reports"][-1] == ["Ready", "", ""], evidence
+    assert seen["key login"] == "ops node7", evidence
+    assert seen["password login"] == "ops", evidence
+    assert seen["wrong password login"] == "", evidence
+    assert seen["sudo with password"] == "0", evidence
+    assert seen["sudoers"] == ["ops ALL=(ALL) ALL"], evidence
+    assert seen["keys"] == 1, evidence
+    assert seen["settings"] == [1, 1], evidence
+    assert seen["accounts"] == [1, 1], evidence
     common(seen)
 
 
@@ -268,23 +327,15 @@ class Machine:
         self.loop = device
         os.mknod(self.root / "dev/sr0", 0o060660, os.stat(device).st_rdev)
 
-    def agent(self, fabric: Any) -> None:
-        """Run one boot stage of the agent on the real root of this view."""
+    def agent(self, fabric: Any) -> int:
+        """Run one boot stage of the agent on the real root of this view; return how it ended."""
         conf = (
             "Provisioning.Agent=auto\nProvisioning.DeleteRootPassword=y\nProvisioning.ExecuteCustomData=y\n"
             "Provisioning.MonitorHostName=n\nResourceDisk.Format=n\nLogs.Console=n\nLogs.Verbose=y\nOS.EnableFirewall=n\n"
         )
         (self.root / "etc/waagent.conf").write_text(conf + fabric.conf())
-        self.run(
-            "/usr/bin/env",
-            f"PYTHONPATH={self.site}",
-            sys.executable,
-            "-m",
-            "waagent",
-            "-run-boot",
-            cwd="/",
-            check=False,
-        )
+        python = ("/usr/bin/env", f"PYTHONPATH={self.site}", sys.executable)
+        return self.run(*python, "-m", "waagent", "-run-boot", cwd="/", check=False).returncode
 
     @property
     def site(self) -> str:
@@ -302,7 +353,7 @@ def mount(what: str, where: Path, kind: str, options: str = "") -> None:
 
 
 def type_password(argv: list[str], password: str, env: dict[str, str]) -> str:
-    """Run *argv* on a terminal, answer its first prompt, and return all that it printed."""
+    """Run *argv* on a terminal, answer each of its prompts, and return all that it printed."""
     import pty
     import select
     import time
@@ -310,7 +361,7 @@ def type_password(argv: list[str], password: str, env: dict[str, str]) -> str:
     pid, terminal = pty.fork()
     if pid == 0:
         os.execvpe(argv[0], argv, env)
-    text, answered, deadline = b"", False, time.monotonic() + 30
+    text, answered, deadline = b"", 0, time.monotonic() + 30
     while time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.2)[0]:
             try:
@@ -320,9 +371,9 @@ def type_password(argv: list[str], password: str, env: dict[str, str]) -> str:
             if not piece:
                 break
             text += piece
-        if not answered and b"assword:" in text:
+        if text.count(b"assword:") > answered:
             os.write(terminal, password.encode() + b"\n")
-            answered = True
+            answered += 1
     os.close(terminal)
     os.waitpid(pid, 0)
     return text.decode("utf-8", "replace")
@@ -338,7 +389,7 @@ def drive(options: dict[str, Any]) -> None:
     machine = Machine(options)
     machine.make()
     source = machine.scratch / "acme_medium.py"
-    source.write_text(PLUGIN)
+    source.write_text(PLUGIN + (killer() if options.get("killed") else ""))
     install_module(
         str(machine.root) + machine.site, source, {"waagent.distros": {"linux.medium": "acme_medium"}}, distribution="m"
     )
@@ -356,7 +407,9 @@ def drive(options: dict[str, Any]) -> None:
     seen: dict[str, Any] = {}
     try:
         with Fabric() as fabric:
-            machine.agent(fabric)
+            seen["kills"] = 0
+            while machine.agent(fabric) == -signal.SIGKILL and seen["kills"] < 2 * len(KILLED_AFTER):
+                seen["kills"] += 1
             seen["reports"] = [[one.state, one.substatus, one.description] for one in fabric.health_reports]
             seen["fingerprint told"] = fabric.role_properties
             look(machine, seen, before)
@@ -393,6 +446,16 @@ def look(machine: Machine, seen: dict[str, Any], before: str) -> None:
     ]
     shadow = machine.read("etc/shadow").splitlines()
     seen["shadow"] = next(line.split(":")[1] for line in shadow if line.startswith("ops:"))
+    seen["keys"] = len((home / ".ssh/authorized_keys").read_text().splitlines())
+    seen["settings"] = [
+        (root / "etc/ssh" / name).read_text().count("\nPasswordAuthentication yes\n")
+        + (root / "etc/ssh" / name).read_text().startswith("PasswordAuthentication yes\n")
+        for name in ("sshd_config", "sshd_config.d/10-waagent.conf")
+    ]
+    seen["accounts"] = [
+        sum(line.startswith("ops:") for line in machine.read(name).splitlines())
+        for name in ("etc/passwd", "etc/shadow")
+    ]
     seen["root password"] = next(line for line in shadow if line.startswith("root:"))
     seen["sudoers"] = machine.read("etc/sudoers.d/waagent").splitlines()
     seen["host keys"] = sorted(
