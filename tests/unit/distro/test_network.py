@@ -244,6 +244,7 @@ def test_dhcp_pauses_only_where_the_port_is_taken(networked):
     run_networkd(networked)
     assert networked.distro.must_pause_dhcp() is True
     assert networked.distro.stop_dhcp() is True
+    assert (networked.root / "run/waagent/paused-systemd-networkd").exists()
     (networked.root / "proc/300/stat").unlink()  # it has ended, and is started again all the same
     (networked.root / "proc/300/comm").unlink()
     assert networked.distro.start_dhcp() is True
@@ -251,6 +252,23 @@ def test_dhcp_pauses_only_where_the_port_is_taken(networked):
         "systemctl stop systemd-networkd.service",
         "systemctl start systemd-networkd.service",
     ]
+
+
+@pytest.mark.parametrize("service", ["systemd-networkd", "wickedd-dhcp4"])
+def test_a_client_that_was_stopped_by_an_agent_that_was_killed_is_started_by_the_next(networked, service):
+    networked.write(f"run/waagent/paused-{service}", "")  # written before it is stopped
+    assert networked.distro.must_pause_dhcp() is True
+    assert networked.distro.stop_dhcp() is True
+    assert networked.distro.start_dhcp() is True
+    assert networked.commands() == [f"systemctl stop {service}.service", f"systemctl start {service}.service"]
+    assert networked.distro.must_pause_dhcp() is False
+
+
+def test_a_client_that_cannot_be_stopped_is_not_to_be_started(networked):
+    run_networkd(networked)
+    networked.answer("systemctl stop", (1, "", "Job failed.\n"))
+    assert networked.distro.stop_dhcp() is True, "nobody else has to be stopped"
+    assert list((networked.root / "run/waagent").iterdir()) == []
 
 
 def test_wicked_pauses_its_client(networked):

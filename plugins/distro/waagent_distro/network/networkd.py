@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from waagent import hookimpl
-from waagent_distro.network import probing
+from waagent_distro.network import pausing, probing
 
 if TYPE_CHECKING:
     from waagent import Agent
 
 _SERVICE = "systemd-networkd"
-_paused: set[str] = set()
 
 
 @hookimpl
@@ -45,26 +44,21 @@ def find_dhcp_processes(agent: Agent) -> tuple[int, ...] | None:
 @hookimpl
 def must_pause_dhcp(agent: Agent) -> bool | None:
     """Yes: networkd binds the port that the agent's own request needs."""
-    return True if probing.is_mine(agent, probing.NETWORKD) else None
+    return True if pausing.is_paused(agent, _SERVICE) or probing.is_mine(agent, probing.NETWORKD) else None
 
 
 @hookimpl
 def stop_dhcp(agent: Agent) -> bool | None:
     """Stop the service."""
-    if not probing.is_mine(agent, probing.NETWORKD):
+    if not (pausing.is_paused(agent, _SERVICE) or probing.is_mine(agent, probing.NETWORKD)):
         return None
-    _paused.add(agent.paths.root)
-    return bool(agent.distro.service_action(_SERVICE, "stop"))
+    return pausing.pause(agent, _SERVICE)
 
 
 @hookimpl
 def start_dhcp(agent: Agent) -> bool | None:
     """Start the service again; it was stopped here, so it cannot be asked whether it runs the interface."""
-    if agent.paths.root not in _paused:
-        return None
-    agent.distro.service_action(_SERVICE, "start")
-    _paused.discard(agent.paths.root)
-    return True
+    return pausing.resume(agent, _SERVICE)
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from waagent import hookimpl
-from waagent_distro.network import probing
+from waagent_distro.network import pausing, probing
 
 if TYPE_CHECKING:
     from waagent import Agent
@@ -15,7 +15,6 @@ AUTOMATIC = "AUTO"
 """The value with which wicked sends the system's name."""
 
 _SERVICE = "wickedd-dhcp4"
-_paused: set[str] = set()
 
 
 @hookimpl
@@ -55,26 +54,21 @@ def find_dhcp_processes(agent: Agent) -> tuple[int, ...] | None:
 @hookimpl
 def must_pause_dhcp(agent: Agent) -> bool | None:
     """Yes: its client binds the port that the agent's own request needs."""
-    return True if probing.is_mine(agent, probing.WICKED) else None
+    return True if pausing.is_paused(agent, _SERVICE) or probing.is_mine(agent, probing.WICKED) else None
 
 
 @hookimpl
 def stop_dhcp(agent: Agent) -> bool | None:
     """Stop the client's service."""
-    if not probing.is_mine(agent, probing.WICKED):
+    if not (pausing.is_paused(agent, _SERVICE) or probing.is_mine(agent, probing.WICKED)):
         return None
-    _paused.add(agent.paths.root)
-    return bool(agent.distro.service_action(_SERVICE, "stop"))
+    return pausing.pause(agent, _SERVICE)
 
 
 @hookimpl
 def start_dhcp(agent: Agent) -> bool | None:
     """Start the client's service, where it was stopped."""
-    if agent.paths.root not in _paused:
-        return None
-    agent.distro.service_action(_SERVICE, "start")
-    _paused.discard(agent.paths.root)
-    return True
+    return pausing.resume(agent, _SERVICE)
 
 
 @hookimpl
