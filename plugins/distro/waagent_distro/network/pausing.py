@@ -1,4 +1,4 @@
-"""A DHCP client that is stopped while the agent asks for itself, and started again even if the agent was killed there."""
+"""A DHCP client stopped while the agent asks for itself, and started again even if the agent was killed meanwhile."""
 
 from __future__ import annotations
 
