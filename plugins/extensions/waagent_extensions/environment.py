@@ -12,9 +12,12 @@ from waagent_extensions.layout import HandlerDir
 NOT_RUN = "NOT_RUN"
 SUPPORTED_FEATURES = json.dumps([{"Key": "ExtensionTelemetryPipeline", "Value": "1.0"}], separators=(",", ":"))
 
-# What the agent needs for itself and what would mislead a handler's own interpreter (extensions §12.1 N).
+# What the agent needs for itself and what would mislead a handler's own interpreter (extensions §12.1 N); and what a
+# handler that started the agent anew was told: that is not for all the others.
 _OURS = frozenset(
     {
+        "ConfigExtensionName",
+        "ConfigSequenceNumber",
         "LD_LIBRARY_PATH",
         "MALLOC_ARENA_MAX",
         "NOTIFY_SOCKET",
@@ -25,6 +28,7 @@ _OURS = frozenset(
         "WATCHDOG_USEC",
     }
 )
+_PREFIXES = ("WAAGENT_", "AZURE_GUEST_AGENT_")
 
 
 def write_handler_environment(handler: HandlerDir) -> None:
@@ -79,7 +83,7 @@ def command_environment(
         inherited: the agent's own environment; default ``os.environ``.
     """
     base = os.environ if inherited is None else inherited
-    environment = {name: value for name, value in base.items() if name not in _OURS and not name.startswith("WAAGENT_")}
+    environment = {name: value for name, value in base.items() if name not in _OURS and not name.startswith(_PREFIXES)}
     environment.update(own_variables(handler, wire_address, sequence_number, extension, extra))
     return environment
 

@@ -165,6 +165,33 @@ def test_ours_wins_over_what_is_inherited_and_the_agents_own_variables_go(handle
     assert not {"PYTHONPATH", "VIRTUAL_ENV", "NOTIFY_SOCKET", "WAAGENT_ROOT"} & set(made)
 
 
+def test_a_command_gets_the_documented_variables_and_none_of_those_that_another_handler_got(
+    handler: HandlerDir,
+) -> None:
+    # An agent that a handler's command started anew has that command's environment.
+    of_another = {
+        "ConfigExtensionName": "jobA",
+        "AZURE_GUEST_AGENT_UPDATING_FROM_VERSION": "0.9",
+        "AZURE_GUEST_AGENT_DISABLE_CMD_EXIT_CODES_MULTIPLE_EXTENSIONS": "[]",
+    }
+    made = environment.command_environment(
+        handler,
+        wire_address="168.63.129.16",
+        sequence_number=None,
+        extra={"AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE": "NOT_RUN"},
+        inherited={"PATH": "/bin", **of_another},
+    )
+    assert made == {
+        "PATH": "/bin",
+        "AZURE_GUEST_AGENT_EXTENSION_PATH": handler.base,
+        "AZURE_GUEST_AGENT_EXTENSION_VERSION": "1.4.2",
+        "AZURE_GUEST_AGENT_WIRE_PROTOCOL_ADDRESS": "168.63.129.16",
+        "ConfigSequenceNumber": "0",
+        "AZURE_GUEST_AGENT_EXTENSION_SUPPORTED_FEATURES": '[{"Key":"ExtensionTelemetryPipeline","Value":"1.0"}]',
+        "AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE": "NOT_RUN",
+    }
+
+
 # --- records --------------------------------------------------------------------------------------------------------
 
 
