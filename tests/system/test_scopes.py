@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,3 +99,34 @@ def test_a_quota_is_set_once_and_taken_back(systemd: Systemd, runner: Runner, tm
     assert systemd.limit(SLICE, 40.0) == []
     assert systemd.limit(SLICE, None) == ["CPUQuota="]
     assert systemd.show(SLICE)["CPUQuotaPerSecUSec"] == "infinity"
+
+
+def test_a_quota_set_before_the_first_command_holds_for_it(systemd: Systemd, runner: Runner, tmp_path: Path) -> None:
+    assert "CPUQuota=30%" in systemd.limit(SLICE, 30.0)
+    line = "cat $(find /sys/fs/cgroup -path '*/'%s/cpu.max -o -path '*/'%s/cpu.cfs_quota_us)" % (SLICE, SLICE)
+    _, result = run(runner, systemd, tmp_path, "scope", line)
+    assert result.out.head.split()[:1] == ["30000"], result.err.head
+
+
+LOOK = """
+import os, time
+from waagent import Paths
+from waagent_scopes import own
+paths = Paths("/")
+group = own.find(paths)
+print(group.unit, own.strangers(paths, group, os.getpid()), own.throttled(paths, group))
+os.system("setsid sleep 30 >/dev/null 2>&1 &")
+time.sleep(0.5)
+found = own.strangers(paths, group, os.getpid())
+print([open(f"/proc/{pid}/comm").read().strip() for pid in found])
+"""
+
+
+def test_a_service_knows_its_group_and_who_else_is_in_it() -> None:
+    words = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--unit=waagent-own-test"]
+    words += ["--property=CPUAccounting=yes", "--property=CPUQuota=80%", f"--setenv=PYTHONPATH={':'.join(sys.path)}"]
+    done = subprocess.run([*words, sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=60, check=False)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("waagent-own-test.service [] "), done.stderr
+    assert float(first.rpartition(" ")[2]) >= 0
+    assert second == "['sleep']"
