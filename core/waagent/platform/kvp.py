@@ -9,6 +9,7 @@ import csv
 import fcntl
 import io
 import os
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ _RECORD = _KEY + _VALUE
 _MOST_VALUE = 1022
 """Bytes of a value that the host shows whole."""
 _MOST_RECORDS = 4096
+_LOCK_TRIES, _LOCK_PAUSE = 50, 0.1
 
 
 def report_to_pool(paths: Paths, result: str, fields: Mapping[str, str]) -> bool:
@@ -70,7 +72,7 @@ def write_record(path: str, key: str, value: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor)
         place = 0
         for number in range(_MOST_RECORDS):
             place = number * _RECORD
@@ -81,6 +83,17 @@ def write_record(path: str, key: str, value: str) -> bool:
     finally:
         os.close(descriptor)  # which lets the lock go
     return True
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock; whoever keeps it for seconds is not waited for."""
+    for _ in range(_LOCK_TRIES - 1):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _line(text: str) -> str:

@@ -88,6 +88,26 @@ def test_a_secret_in_an_error_goes_no_further(
         assert not any(word in text for text in texts)
 
 
+def test_a_full_disk_is_what_the_platform_hears(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """§15: a failure to write is reported like any other, and the next start goes on."""
+    from waagent_provisioning import flow
+
+    bench.insert(document(inside=WITH_KEY))
+    with monkeypatch.context() as patch:
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(flow, "write_atomic", full)
+        assert steps(bench.boot()) == ["publish failed", "marker failed"]
+    assert bench.listener.said[-1] == (
+        "NotReady", "ProvisioningFailed", "Failed to provision: [Errno 28] No space left on device"
+    )  # fmt: skip
+    assert not bench.lib("provisioned").exists()
+    assert steps(bench.boot()) == []
+    assert bench.listener.said[-1] == ("Ready", "", "")
+
+
 @pytest.mark.parametrize("operation", ["set_hostname", "publish_hostname", "eject_provisioning_media"])
 def test_what_the_owner_can_live_without_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waagent import Paths, report_to_pool
+from waagent.platform import kvp
 from waagent.platform.kvp import POOL, provisioning_report
 
 
@@ -44,6 +46,21 @@ def test_the_value_is_one_line_of_bounded_size_that_can_be_read_again(reason: st
     assert "\n" not in value
     fields = next(csv.reader(io.StringIO(value), delimiter="|", quotechar="'"))
     assert (fields[0], fields[2]) == ("result=error", "agent=WALinuxAgent/3.0.0.0")
+
+
+def test_whoever_keeps_the_pool_locked_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = tmp_path / POOL[1:]
+    pool.parent.mkdir(parents=True)
+    pool.write_bytes(b"")
+    pauses: list[float] = []
+    monkeypatch.setattr(kvp.time, "sleep", pauses.append)
+    with open(pool, "rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            report_to_pool(Paths(str(tmp_path)), "error", {"reason": "why"})
+        assert sum(pauses) < 10
+        monkeypatch.setattr(kvp.time, "sleep", lambda _seconds: fcntl.flock(holder, fcntl.LOCK_UN))
+        assert report_to_pool(Paths(str(tmp_path)), "error", {"reason": "why"})
 
 
 def test_a_link_in_the_place_of_the_pool_is_not_followed(tmp_path: Path) -> None:
