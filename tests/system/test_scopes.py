@@ -103,7 +103,7 @@ def test_a_quota_is_set_once_and_taken_back(systemd: Systemd, runner: Runner, tm
 
 def test_a_quota_set_before_the_first_command_holds_for_it(systemd: Systemd, runner: Runner, tmp_path: Path) -> None:
     assert "CPUQuota=30%" in systemd.limit(SLICE, 30.0)
-    line = "cat $(find /sys/fs/cgroup -path '*/'%s/cpu.max -o -path '*/'%s/cpu.cfs_quota_us)" % (SLICE, SLICE)
+    line = f"cat $(find /sys/fs/cgroup -path '*/{SLICE}/cpu.max' -o -path '*/{SLICE}/cpu.cfs_quota_us')"
     _, result = run(runner, systemd, tmp_path, "scope", line)
     assert result.out.head.split()[:1] == ["30000"], result.err.head
 
