@@ -252,7 +252,7 @@ class Flow:
         if document.preprovisioned:
             raise ProvisioningError(
                 f"This machine is from a pool of pre-provisioned ones ({document.preprovisioned}), which this agent "
-                f"does not complete: use cloud-init, or a plugin that chooses another provisioner"
+                f"does not complete: use cloud-init, or a plugin that brings the final document"
             )
         if document.password_withheld and not self.progress.is_done("password"):
             raise ProvisioningError(
