@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from waagent import Log, StateError, ensure_dir, read_json, read_limited, write_json
-from waagent_extensions import output, watch
+from waagent_extensions import output, throttling, watch
 
 WRAPPER = (
     "trap : HUP INT TERM; "
@@ -74,6 +74,7 @@ class Result:
     Attributes:
         code: exit code; ``None`` when it was killed for its time, was lost, or did not start.
         lost: nobody knows how it ended.
+        throttled: seconds for which a CPU quota held it back, of one that was killed for its time.
         problem: why it could not be started.
         started: when, in seconds since the epoch.
         adopted: it was started by an earlier agent process.
@@ -83,6 +84,7 @@ class Result:
     code: int | None = None
     timed_out: bool = False
     lost: bool = False
+    throttled: float | None = None
     problem: str = ""
     out: output.Captured = output.NOTHING
     err: output.Captured = output.NOTHING
@@ -300,8 +302,9 @@ class Runner:
         if wrapper is None or not watch.is_locked(os.path.join(directory, "lock")):
             return
         # The mark comes first: a wrapper found dead without an exit code is then not taken for lost.
-        with open(os.path.join(directory, "timeout"), "wb"):
-            pass
+        held_back = throttling.seconds_held_back(wrapper)
+        with open(os.path.join(directory, "timeout"), "w", encoding="ascii") as mark:
+            mark.write("" if held_back is None else f"{held_back:.0f}\n")
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(os.getpgid(wrapper), signal.SIGKILL)
 
@@ -334,6 +337,7 @@ class Runner:
             code=code,
             timed_out=timed_out,
             lost=code is None and not timed_out,
+            throttled=_number(directory, "timeout") if timed_out else None,
             out=output.read(os.path.join(directory, "out")),
             err=output.read(os.path.join(directory, "err")),
             seconds=max(time.monotonic() - _float(document.get("started_monotonic"), time.monotonic()), 0.0),

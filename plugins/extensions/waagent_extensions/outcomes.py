@@ -59,7 +59,8 @@ def judge(order: Order, result: Result, lib_dir: str, path_variable: str) -> Ver
         text = f"{PREFIX}Failed to launch '{order.line}': {result.problem}"
         return Verdict(False, failure, str(failure), text)
     if result.timed_out:
-        text = f"{PREFIX}Timeout({order.timeout:.0f}): {order.line}\n{said}"
+        quota = "" if result.throttled is None else f";CPUThrottledTime({result.throttled:.0f}secs)"
+        text = f"{PREFIX}Timeout({order.timeout:.0f}){quota}: {order.line}\n{said}"
         return Verdict(False, codes.TIMED_OUT, str(codes.TIMED_OUT), text)
     if result.lost or result.code is None:
         text = f"{PREFIX}Interrupted, its exit code is unknown: {order.line}\n{said}"

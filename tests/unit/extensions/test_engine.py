@@ -18,7 +18,7 @@ import pytest
 from tests.unit.extensions.fakes import Bench, multi, package, wanted
 from waagent import Launch, NoAnswer, Veto
 from waagent_extensions import engine as engine_module
-from waagent_extensions import outcomes
+from waagent_extensions import outcomes, throttling
 
 NAME = "Contoso.Tools.Sample"
 
@@ -194,6 +194,16 @@ def test_out_of_time_is_1011(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     assert re.match(
         r"\[ExtensionOperationError\] Timeout\(0\): .*bin/run enable\n\[stdout\]\nbegun\n", bench.message(NAME)
     )
+
+
+def test_out_of_time_under_a_quota_says_how_long_it_was_held_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(outcomes.TIMEOUTS, "enable", 0.5)
+    monkeypatch.setattr(throttling, "seconds_held_back", lambda pid: 0.4 if pid else None)
+    bench.publish(NAME, "1.4.2", {"enable": "sleep 60"})
+    settle(bench, wanted(NAME, "1.4.2"))
+    assert bench.message(NAME).startswith("[ExtensionOperationError] Timeout(0);CPUThrottledTime(0secs): ")
 
 
 def test_a_hint_names_missing_interpreters(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_ours_wins_over_what_is_inherited_and_the_agents_own_variables_go(handle
     assert not {"PYTHONPATH", "VIRTUAL_ENV", "NOTIFY_SOCKET", "WAAGENT_ROOT"} & set(made)
 
 
-def test_a_command_gets_the_documented_variables_and_none_of_those_that_another_handler_got(
+def test_a_command_gets_the_documented_variables_and_none_of_another_handlers(
     handler: HandlerDir,
 ) -> None:
     # An agent that a handler's command started anew has that command's environment.

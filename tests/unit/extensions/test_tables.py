@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.extensions.fakes import Bench, multi, package, wanted
 from waagent_extensions import engine as engine_module
-from waagent_extensions import order, outcomes
+from waagent_extensions import order, outcomes, throttling
 from waagent_extensions.commands import Order, Result
 from waagent_extensions.output import Captured
 
@@ -119,9 +119,48 @@ def test_limits_codes_and_texts_of_each_command(operation: str, seconds: int, co
     late = ended(operation, timed_out=True)
     assert (late.ok, late.error, late.exit_code) == (False, 1011, "1011")
     assert late.text == f"[ExtensionOperationError] Timeout({seconds}): /lib/x/bin/run it\n{SAID}"
+    held = ended(operation, timed_out=True, throttled=12.0)
+    assert held.text.startswith(f"[ExtensionOperationError] Timeout({seconds});CPUThrottledTime(12secs): /lib/x/bin/")
     never = ended(operation, problem="No such file or directory")
     assert (never.ok, never.error) == (False, code)
     assert never.text == "[ExtensionOperationError] Failed to launch '/lib/x/bin/run it': No such file or directory"
+
+
+V2 = "0::/azure.slice/azure-vmextensions.slice/azure-vmextensions-X.slice/enable_1.scope\n"
+V1 = V2.replace("0::", "4:cpuacct,cpu:")
+SLICE = "azure.slice/azure-vmextensions.slice/azure-vmextensions-X.slice"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "seconds"),
+    [
+        (
+            V2,
+            {f"{SLICE}/cpu.max": "40000 100000\n", f"{SLICE}/cpu.stat": "nr_throttled 9\nthrottled_usec 12400000\n"},
+            12.4,
+        ),
+        (V2, {f"{SLICE}/cpu.max": "max 100000\n", f"{SLICE}/cpu.stat": "throttled_usec 12400000\n"}, None),
+        (V2, {"cpu.max": "40000 100000\n", "cpu.stat": "throttled_usec 1\n"}, None),
+        (V2, {f"{SLICE}/cpu.max": "40000 100000\n"}, None),
+        (
+            V1,
+            {
+                f"cpu,cpuacct/{SLICE}/cpu.cfs_quota_us": "40000\n",
+                f"cpu,cpuacct/{SLICE}/cpu.stat": "throttled_time 3000000000\n",
+            },
+            3.0,
+        ),
+        (V1, {f"cpu,cpuacct/{SLICE}/cpu.cfs_quota_us": "-1\n"}, None),
+        ("", {}, None),
+    ],
+)
+def test_how_long_a_quota_held_a_command_back(
+    tmp_path: Path, cgroup: str, files: dict[str, str], seconds: float | None
+) -> None:
+    for name, text in {"proc/7/cgroup": cgroup, **{f"groups/{name}": text for name, text in files.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert throttling.seconds_held_back(7, str(tmp_path / "proc"), str(tmp_path / "groups")) == seconds
 
 
 @pytest.mark.parametrize(("code", "hint"), [(127, True), (51, True), (52, True), (1, False), (126, False)])
