@@ -130,7 +130,10 @@ class Machine:
 
     def commands(self) -> list[str]:
         """Return the commands that were run, each as one line, without those that only look."""
-        looks = ("systemctl show", "systemctl is-enabled", "ip -4 -o address", "blkid", "sshd -t", "/usr/sbin/sshd -t")
+        looks = (
+            "systemctl show", "systemctl is-enabled", "ip -4 -o address", "ip -4 route show", "blkid", "sshd -t",
+            "/usr/sbin/sshd -t",
+        )  # fmt: skip
         return [line for line in map(" ".join, self.ran) if not line.startswith(looks)]
 
 

@@ -141,6 +141,23 @@ def test_an_interface_that_never_comes_back_is_said(networked, monkeypatch):
         networked.distro.restart_interface("eth0")
 
 
+def test_routes_that_a_link_lost_are_put_back(networked, monkeypatch):
+    monkeypatch.setattr(interfaces, "SETTLE", 0.0)
+    shown = (
+        "default via 10.0.0.1 proto static metric 100 linkdown \n10.0.0.0/24 proto kernel scope link src 10.0.0.4\n"
+        "10.9.0.1 scope link\n"
+    )
+    networked.answer("ip -4 route show dev eth0", shown)
+    networked.answer("sh", lambda _c, _d: networked.write("proc/net/route", ROUTES.split("\n")[0]) and 0)
+    networked.answer("ip route replace default", lambda _c, _d: networked.write("proc/net/route", ROUTES) and 0)
+    assert networked.distro.restart_interface("eth0") is True
+    assert networked.commands() == [
+        LINK_UP,
+        "ip route replace 10.9.0.1 scope link dev eth0",
+        "ip route replace default via 10.0.0.1 proto static metric 100 dev eth0",
+    ]
+
+
 def test_networkmanager_sends_the_name_for_both_families(networked):
     run_networkmanager(networked)
     codes = iter([6, 0])

@@ -106,11 +106,19 @@ def come_back(
 def bounce(agent: Agent, interface: str) -> bool:
     """Take the link down and up again, in one command that ends with "up" whatever happens to the agent.
 
+    The kernel forgets the routes of a link that goes down: those that nobody sets again are put back.
+
     Raises:
         AgentError: it did not come back.
     """
+    routes = _routes(agent, interface)
     script = 'ip link set "$1" down; exec ip link set "$1" up'
-    return renew(agent, interface, [("sh", "-c", script, "sh", interface)])
+
+    def put_back() -> None:
+        for route in routes:
+            agent.run(("ip", "route", "replace", *route, "dev", interface))
+
+    return renew(agent, interface, [("sh", "-c", script, "sh", interface)], recover=put_back)
 
 
 def add_route(agent: Agent, network: str, prefix: int, gateway: str, interface: str) -> bool:
@@ -150,6 +158,14 @@ def start_network(agent: Agent) -> bool:
         if services.is_enabled(agent, name + ".service") if systemd else services.exists(agent, name):
             return services.act(agent, name, "start")
     raise AgentError(f"no network service is here: looked for {', '.join(_NETWORKS)}")
+
+
+def _routes(agent: Agent, interface: str) -> list[list[str]]:
+    """Return the IPv4 routes of an interface that the kernel did not make itself, those first that others need."""
+    done = agent.run(("ip", "-4", "route", "show", "dev", interface), timeout=10)
+    found = [line.split() for line in done.stdout.splitlines() if " proto kernel " not in f" {line} "]
+    found = [[word for word in words if word not in ("linkdown", "dead")] for words in found if words]
+    return sorted(found, key=lambda words: "via" in words)
 
 
 def _ask(agent: Agent, interface: str, ways: Sequence[Sequence[str]]) -> None:
