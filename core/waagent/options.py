@@ -7,6 +7,7 @@ either effective or ``ignored`` with the reason. Defaults are the documented one
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ CORE: tuple[Option, ...] = (
     _text("ResourceDisk.MountPoint", "/mnt/resource", "where it is mounted"),
     _text("ResourceDisk.MountOptions", None, "options of mount -o, comma separated"),
     _flag("ResourceDisk.EnableSwap", False, "make a swap file on it"),
-    _idle("ResourceDisk.EnableSwapEncryption", "bool", False, "swap is not encrypted"),
+    _flag("ResourceDisk.EnableSwapEncryption", False, "encrypt swap on FreeBSD; elsewhere it is not done"),
     _number("ResourceDisk.SwapSizeMB", 0, "size of the swap file in MB"),
     _flag("ResourceDisk.AllowReformat", False, "format a disk that holds another file system"),
     # Logs
@@ -256,8 +257,8 @@ def remarks(config: Config) -> Iterator[tuple[str, str]]:
         yield "Provisioning.UseCloudInit", "has no effect; Provisioning.Agent and Extensions.WaitForCloudInit decide"
     if config.raw("OS.AllowHTTP") in ("y", "Y"):
         yield "OS.AllowHTTP", "is refused: secrets never go over plain HTTP"
-    if config.raw("ResourceDisk.EnableSwapEncryption") in ("y", "Y"):
-        yield "ResourceDisk.EnableSwapEncryption", "is not done: swap is not encrypted"
+    if config.boolean("ResourceDisk.EnableSwapEncryption") and os.uname().sysname != "FreeBSD":
+        yield "ResourceDisk.EnableSwapEncryption", "is not done here: swap is not encrypted"
     if config.text("HttpProxy.Host") and config.optional_integer("HttpProxy.Port") is None:
         yield "HttpProxy.Host", "is set without HttpProxy.Port: port 80 is used"
     port = config.optional_integer("HttpProxy.Port")

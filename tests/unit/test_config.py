@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -215,8 +216,15 @@ def test_ignored_keys_say_why_and_keep_their_default() -> None:
     assert read.boolean("OS.AllowHTTP") is False
     assert any("OS.SshDir" in info for info in infos(read))
     assert any("OS.AllowHTTP is refused" in warning for warning in warnings(read))
-    (warning,) = warnings(config("ResourceDisk.EnableSwapEncryption=y\n"))
-    assert warning.endswith("is not done: swap is not encrypted")
+
+
+def test_swap_is_encrypted_on_freebsd_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "ResourceDisk.EnableSwapEncryption=y\n"
+    (warning,) = warnings(config(text))
+    assert warning.endswith("is not done here: swap is not encrypted")
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(sysname="FreeBSD"))
+    assert warnings(config(text)) == []
+    assert config(text).boolean("ResourceDisk.EnableSwapEncryption") is True
 
 
 def test_provisioning_enabled_n_points_at_the_key_that_counts() -> None:

@@ -120,9 +120,9 @@ def read_resource_disk(agent: Agent, device: str) -> dict[str, Any] | None:
     Returns: ``table`` (``gpt``, ``mbr``, ``None``), ``partitions`` (each with ``device``, ``type``: a GUID, or
         hexadecimal as in an MBR, ``filesystem``, ``label``, ``size``, ``contents``: the names on an NTFS one that could
         be looked at, else ``None``, and ``problem``: why it could not, empty when the kernel has no driver),
-        ``mounted`` (mount point or ``None``), ``size`` (bytes), ``read_only``, ``serial``, ``signature`` (of the whole
-        disk, empty for none), ``blank`` (no table, no signature, first and last MiB zero), ``holders`` (what is built
-        on it: mappings, RAID, swap).
+        ``mounted`` (mount point or ``None``), ``mounted_device`` (what is mounted there), ``size`` (bytes),
+        ``read_only``, ``serial``, ``signature`` (of the whole disk, empty for none), ``blank`` (no table, no signature,
+        first and last MiB zero), ``holders`` (what is built on it: mappings, RAID, swap).
     Answers: the first.
     Failure: the next plugin is asked.
     Deadline: 120 s.

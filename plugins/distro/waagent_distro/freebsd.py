@@ -277,10 +277,10 @@ def mount_resource_disk(agent: Agent, partition: str, mount_point: str) -> bool:
 
 @hookimpl
 def enable_swap(agent: Agent, path: str, size_mib: int) -> bool:
-    """Use a file through a memory disk."""
+    """Use a file through a memory disk, encrypted with ``ResourceDisk.EnableSwapEncryption``."""
     from waagent_distro.steps import freebsddisk
 
-    return freebsddisk.enable_swap(agent, path, size_mib)
+    return freebsddisk.enable_swap(agent, path, size_mib, agent.config.boolean("ResourceDisk.EnableSwapEncryption"))
 
 
 def _sudoers_dir(agent: Agent) -> str:

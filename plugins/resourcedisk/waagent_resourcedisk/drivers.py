@@ -192,7 +192,9 @@ class OperationsDriver:
         mounted: tuple[Mounted, ...] = ()
         if point:
             first = parts[0] if parts else Partition(candidate.device)
-            mounted = (Mounted(str(read.get("mounted_device") or first.device), str(point), first.filesystem),)
+            where = str(read.get("mounted_device") or first.device)
+            kind = next((part.filesystem for part in parts if part.device == where), first.filesystem)
+            mounted = (Mounted(where, str(point), kind),)
         system = tuple(mount.point for mount in mounted if mount.point in facts.SYSTEM_POINTS)
         holders = tuple(str(one) for one in read.get("holders") or ())
         return DiskFacts(candidate, partitions=parts, mounted=mounted, system=system, holders=holders, **values)
@@ -204,9 +206,14 @@ class OperationsDriver:
         occupant = "another file system" if os.path.ismount(self._agent.paths.at(wishes.mount_point)) else ""
         return Surroundings(mount_point_problem=problem, occupied_by=occupant, waited=waited)
 
-    def locked(self, disk: DiskFacts) -> AbstractContextManager[None]:
-        """Hold the lock of the whole disk."""
-        return formatting.locked(self._agent, disk.device)
+    @contextlib.contextmanager
+    def locked(self, disk: DiskFacts) -> Iterator[None]:
+        """Hold a lock of our own: devices take none there, and no udev would look at it."""
+        path = self._agent.paths.run("resourcedisk.lock")
+        ensure_dir(self._agent.paths.run_dir, 0o755)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with formatting.locked(self._agent, path):
+            yield
 
     def make(self, disk: DiskFacts, wishes: Wishes) -> str:
         """Ask the distribution."""

@@ -56,7 +56,7 @@ def wishes_of(agent: Agent) -> Wishes:
     config = agent.config
     return Wishes(
         format=config.boolean("ResourceDisk.Format"),
-        filesystem=_filesystem(agent).strip().lower(),
+        filesystem=_filesystem(agent),
         mount_point=_tidy(config.text("ResourceDisk.MountPoint") or "/mnt/resource"),
         options=config.text("ResourceDisk.MountOptions"),
         reformat=config.boolean("ResourceDisk.AllowReformat"),
@@ -66,11 +66,11 @@ def wishes_of(agent: Agent) -> Wishes:
 
 
 def _filesystem(agent: Agent) -> str:
-    """Return the configured file system; the option's own default is Linux's."""
+    """Return the configured file system; the default is Linux's, and the BSDs have three names for theirs."""
     name = "ResourceDisk.Filesystem"
-    if agent.distro.facts.base != "linux" and not agent.config.given(name):
-        return "ufs"
-    return agent.config.text(name) or "ext4"
+    text = (agent.config.text(name) or "ext4").strip().lower()
+    is_bsd = agent.distro.facts.base != "linux"
+    return "ufs" if is_bsd and (text in ("ffs", "ufs2") or not agent.config.given(name)) else text
 
 
 def _tidy(path: str) -> str:

@@ -168,11 +168,17 @@ def mount(agent: Agent, system: System, partition: str, filesystem: str, mount_p
     if os.listdir(mount_point):
         agent.log.warning(f"{mount_point} is not empty: the resource disk hides what is in it")
     kinds = ("ntfs3", "ntfs") if filesystem == "ntfs" else (filesystem,)
-    with_options = ("-o", options) if options else ()
+    # These file systems have no owners, and would take the agent's own umask: nobody but root could look in.
+    shared = "umask=022" if filesystem in ("vfat", "exfat", "ntfs") else ""
+
+    def flags(more: str = "") -> tuple[str, ...]:
+        words = ",".join(word for word in (shared, more) if word)
+        return ("-o", words) if words else ()
+
     done = None
     for attempt in range(2):
         for kind in kinds:
-            done = agent.run(("mount", "-t", kind, *with_options, partition, mount_point), timeout=60)
+            done = agent.run(("mount", "-t", kind, *flags(options or ""), partition, mount_point), timeout=60)
             if done.ok:
                 return _verify(system, partition, mount_point)
         if attempt == 0:  # just made, the kernel or udev may be behind
@@ -180,7 +186,7 @@ def mount(agent: Agent, system: System, partition: str, filesystem: str, mount_p
     assert done is not None
     if options:
         for kind in kinds:
-            if agent.run(("mount", "-t", kind, partition, mount_point), timeout=60).ok:
+            if agent.run(("mount", "-t", kind, *flags(), partition, mount_point), timeout=60).ok:
                 agent.log.warning(f"{partition} is mounted without the options {options!r}: {done.describe()}")
                 return _verify(system, partition, mount_point)
     raise AgentError(f"Failed to mount resource disk {partition}, which stays as it is: {done.describe()}")

@@ -232,7 +232,7 @@ def test_freebsd_resource_disk(freebsd):
     facts = distro.read_resource_disk(device)
     assert (facts["table"], facts["size"], facts["mounted"]) == ("mbr", 17179869184, None)
     assert [(one["device"], one["type"], one["filesystem"]) for one in facts["partitions"]] == [
-        (device + "s1", "ntfs", "ntfs")
+        (device + "s1", "7", "ntfs")
     ]
     assert distro.format_resource_disk(device, "ufs") == device + "s1"
     distro.mount_resource_disk(device + "s1", freebsd.at("/mnt/resource"))
@@ -269,11 +269,43 @@ def test_freebsd_swap_takes_one_memory_disk_however_often_it_is_asked(freebsd):
     assert active == ["/dev/md0"]
     assert path.stat().st_size == 1 << 20
     assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(NoAnswer, match="in use with another size"):
-        freebsd.distro.enable_swap(str(path), 2)
+    freebsd.answer("swapoff", lambda command, _d: active.remove(command[-1]) or 0)
+    freebsd.answer("mdconfig -d", lambda _c, _d: units.clear() or 0)
+    assert freebsd.distro.enable_swap(str(path), 2) is True
+    assert path.stat().st_size == 2 << 20
+    assert active == ["/dev/md0"]
+    freebsd.answer("swapoff", (1, "", "swapoff: /dev/md0: Cannot allocate memory\n"))
+    with pytest.raises(NoAnswer, match="Cannot allocate memory"):
+        freebsd.distro.enable_swap(str(path), 3)
+    assert (path.stat().st_size, active, units) == (2 << 20, ["/dev/md0"], [str(path)])
+    with pytest.raises(NoAnswer, match="do not fit"):
+        freebsd.distro.enable_swap(str(path) + "2", 1 << 30)
     freebsd.answer("sysctl")
     freebsd.distro.set_scsi_timeout(300)
     assert freebsd.commands()[-1] == "sysctl kern.cam.da.default_timeout=300"
+
+
+def test_freebsd_swap_is_encrypted_with_a_key_that_nobody_knows(freebsd):
+    path = freebsd.root / "swapfile"
+    freebsd.write("etc/waagent.conf", "ResourceDisk.EnableSwapEncryption=y\n")
+    active = ["/dev/md0"]  # in use without encryption, from before the option was set
+    freebsd.write("swapfile", bytes(1 << 20))
+    freebsd.answer("mdconfig -l", f"md0\tvnode\t1024K\t{path}\t-\n")
+    freebsd.answer("swapctl -l", lambda _c, _d: "Device: 1K-blocks Used:\n" + "".join(f"{one} 1 0\n" for one in active))
+    freebsd.answer("swapoff", lambda command, _d: active.remove(command[-1]) or 0)
+    freebsd.answer("swapon", lambda command, _d: active.append(command[-1]) or 0)
+    freebsd.answer("kldload", (1, "", "kldload: can't load aesni: module already loaded or in kernel\n"))
+    freebsd.answer("geli", lambda command, _d: freebsd.write(command[-1] + ".eli", "") and 0)
+    for _ in range(2):
+        assert freebsd.distro.enable_swap(str(path), 1) is True
+    assert active == ["/dev/md0.eli"]
+    changes = [line for line in freebsd.commands() if " -l" not in line or "geli" in line]
+    assert changes == [
+        "swapoff /dev/md0",
+        "kldload -n aesni cryptodev geom_eli",
+        "geli onetime -e AES-XTS -l 256 -d /dev/md0",
+        "swapon /dev/md0.eli",
+    ]
 
 
 # ---- OpenBSD ----
@@ -379,11 +411,15 @@ def test_openbsd_disk_and_media(openbsd):
     facts = distro.read_resource_disk(device)
     assert (facts["table"], facts["size"]) == ("mbr", 33554432 * 512)
     assert [(one["device"], one["filesystem"]) for one in facts["partitions"]] == [(device + "i", "ntfs")]
+    openbsd.write("etc/waagent.conf", "ResourceDisk.EnableSwap=y\nResourceDisk.SwapSizeMB=999999\n")
     assert distro.format_resource_disk(device, "ufs2") == device + "a"
     assert [line for line in openbsd.commands() if line.split()[0] in ("fdisk", "newfs")][-2:] == [
         "fdisk -yi wd1", "newfs -O2 wd1a",
     ]  # fmt: skip
-    assert b"swap 1-524288M 50%" in b"".join(openbsd.inputs)
+    assert openbsd.inputs[-2] == b"/mnt/resource 1G-* 50%\nswap 1-524288M 50%\n"
+    openbsd.write("etc/waagent.conf", "ResourceDisk.MountPoint=/scratch\nResourceDisk.SwapSizeMB=1024\n")
+    distro.format_resource_disk(device, "ufs")
+    assert openbsd.inputs[-2] == b"/scratch 1G-* 100%\n"
     openbsd.answer("mount", OPENBSD_MOUNTS + f"{device}a on /mnt/resource type ffs (local)\n")
     active = []
     openbsd.answer("swapctl -a", lambda command, _d: active.append(command[-1]) or 0)

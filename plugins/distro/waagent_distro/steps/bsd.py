@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _MOUNT = re.compile(r"(\S+) on (.+?) (?:type (\w+) )?\((\w+)")
 _TRIES, _PAUSE = 5, 5.0
+_SYSTEM = ("/", "/boot", "/boot/efi", "/usr", "/var")
+_SPARE = 256 << 20
+_PIECE = bytes(1 << 20)
 
 
 def mount_table(agent: Agent) -> list[tuple[str, str, str]]:
@@ -24,6 +27,19 @@ def mount_table(agent: Agent) -> list[tuple[str, str, str]]:
         if match:  # OpenBSD writes "type ffs (local)", FreeBSD "(ufs, local)"
             found.append((match.group(1), match.group(2), match.group(3) or match.group(4)))
     return found
+
+
+def mounts_of(agent: Agent, device: str, partition: str) -> list[tuple[str, str]]:
+    """Return (device, mount point) of what of a disk is mounted, the system's places first.
+
+    Args:
+        agent: runs ``mount``.
+        device: the disk; ``da1`` is no part of ``da10``.
+        partition: an expression for what follows in the names of its partitions.
+    """
+    name = re.compile(re.escape(device) + partition)
+    found = [(source, point) for source, point, _kind in mount_table(agent) if name.fullmatch(source)]
+    return sorted(found, key=lambda one: one[1] not in _SYSTEM)
 
 
 def mounted_at(agent: Agent, mount_point: str) -> str:
@@ -82,7 +98,7 @@ def write_swap_file(agent: Agent, path: str, size_mib: int) -> bool:
     """Write a file of zeros for swap; return ``False`` when one of that size is there already.
 
     Raises:
-        AgentError: the size is none, or the name is taken by something else.
+        AgentError: the size is none, there is no room, or the name is taken by something else.
     """
     if size_mib <= 0:
         raise AgentError(f"Invalid swap size [{size_mib}]")
@@ -94,13 +110,20 @@ def write_swap_file(agent: Agent, path: str, size_mib: int) -> bool:
             os.chmod(path, 0o600)
             return False
         os.unlink(path)
+    place = os.statvfs(os.path.dirname(path))
+    if place.f_bavail * place.f_frsize < size + _SPARE:
+        raise AgentError(f"{size_mib} MiB of swap and {_SPARE >> 20} MiB to spare do not fit beside {path}")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with open(descriptor, "wb", buffering=0) as stream:
-            zeros = bytes(1 << 20)
-            stream.writelines(zeros for _ in range(size_mib))
-            os.fsync(stream.fileno())
+        written = 0
+        while written < size:
+            if agent.stopping.is_set():
+                raise AgentError("the agent was asked to stop while it wrote the swap file")
+            written += os.write(descriptor, _PIECE[: size - written])
+        os.fsync(descriptor)
     except BaseException:
         os.unlink(path)
         raise
+    finally:
+        os.close(descriptor)
     return True

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _BUS = re.compile(r"dev\.storvsc\.(\d+)\.%pnpinfo:.*deviceid=00000000-0001", re.IGNORECASE)
 _SCHEME = re.compile(r"^scheme: (\w+)$", re.MULTILINE)
 _TABLES = {"GPT": "gpt", "MBR": "mbr"}
+_CLOSED = "r0w0e0"
+_ENCRYPTED = ".eli"
+_OFF_TIMEOUT = 7200.0  # all that is swapped is read back
 
 
 def find(agent: Agent) -> str:
@@ -38,27 +41,33 @@ def read(agent: Agent, device: str) -> dict[str, Any]:
     name = os.path.basename(device)
     listing = agent.run(("gpart", "list", name)).stdout
     scheme = _SCHEME.search(listing)
-    mounts = bsd.mount_table(agent)
-    found = []
-    for number, block in enumerate(re.split(r"^\d+\. Name: ", listing.partition("Consumers:")[0], flags=re.MULTILINE)):
-        if number == 0:
-            continue
+    mounted = bsd.mounts_of(agent, device, r"([sp]\d+[a-h]?)?")
+    found, holders = [], []
+    for block in re.split(r"^\d+\. Name: ", listing.partition("Consumers:")[0], flags=re.MULTILINE)[1:]:
         part = block.split("\n", 1)[0].strip()
         values = dict(re.findall(r"^   (\w+): (.*)$", block, re.MULTILINE))
-        size = values.get("Mediasize", "0").split()[0]
         node = agent.paths.at("/dev/" + part)
+        if values.get("Mode", _CLOSED) != _CLOSED and not any(source.startswith(node) for source, _ in mounted):
+            holders.append(f"{part}, which is open ({values['Mode']})")
         found.append({
-            "device": node, "type": values.get("type", ""), "label": values.get("label", "").strip("()"),
-            "filesystem": agent.run(("fstyp", node)).stdout.strip(), "size": int(size), "contents": None,
-            "problem": "",
+            "device": node, "type": _type(values), "label": values.get("label", "").strip("()"),
+            # -u: also what cannot be mounted, such as ZFS and GELI
+            "filesystem": agent.run(("fstyp", "-u", node)).stdout.strip(),
+            "size": int(values.get("Mediasize", "0").split()[0]), "contents": None, "problem": "",
         })  # fmt: skip
     size_words = agent.run(("diskinfo", name)).stdout.split()
-    own = [point for source, point, _kind in mounts if source.startswith(device)]
     return {
         "device": device, "table": _TABLES.get(scheme.group(1)) if scheme else None, "partitions": found,
-        "mounted": own[0] if own else None, "size": int(size_words[2]) if len(size_words) > 2 else 0,
-        "read_only": False, "serial": "", "signature": "", "blank": False, "holders": (),
+        "mounted": mounted[0][1] if mounted else None, "mounted_device": mounted[0][0] if mounted else "",
+        "size": int(size_words[2]) if len(size_words) > 2 else 0,
+        "read_only": False, "serial": "", "signature": "", "blank": False, "holders": tuple(holders),
     }  # fmt: skip
+
+
+def _type(values: dict[str, str]) -> str:
+    """Return the type of a partition: a GUID, or the number of an MBR in hexadecimal."""
+    raw = values.get("rawtype", "").strip()
+    return f"{int(raw):x}" if raw.isdigit() else raw.lower()
 
 
 def make(agent: Agent, device: str, filesystem: str) -> str:
@@ -97,26 +106,50 @@ def mount(agent: Agent, partition: str, mount_point: str) -> bool:
     return True
 
 
-def enable_swap(agent: Agent, path: str, size_mib: int) -> bool:
+def enable_swap(agent: Agent, path: str, size_mib: int, encrypted: bool) -> bool:
     """Use a file as swap through a memory disk; one that stands for this file already is used again.
 
+    Args:
+        agent: runs the commands.
+        path: of the file.
+        size_mib: its size.
+        encrypted: put GELI with a key that nobody knows in between.
+
     Raises:
-        AgentError: the size is none.
-        CommandError: a tool failed.
+        AgentError: the size is none, or there is no room.
+        CommandError: a tool failed. Swap that memory does not take back stays in use.
     """
     unit = _unit(agent, path)
-    if unit and os.path.getsize(path) != size_mib << 20:
-        raise AgentError(f"{path} is in use with another size: remove it for the next boot")
+    if unit and (size_mib <= 0 or os.path.getsize(path) != size_mib << 20):
+        _swap_off(agent, unit)
+        agent.run(("mdconfig", "-d", "-u", unit), check=True)
+        unit = ""
     if not unit:
         bsd.write_swap_file(agent, path, size_mib)
         unit = agent.run(("mdconfig", "-a", "-t", "vnode", "-f", path), check=True).stdout.strip()
     node = "/dev/" + unit
-    os_node = agent.paths.at(node)
-    if os.path.exists(os_node):
-        os.chmod(os_node, 0o600)
-    if not any(line.split()[:1] == [node] for line in agent.run(("swapctl", "-l")).stdout.splitlines()):
-        agent.run(("swapon", node), check=True)
+    wanted = node + _ENCRYPTED if encrypted else node
+    if wanted in _active(agent):
+        return True
+    _swap_off(agent, unit)
+    if os.path.exists(agent.paths.at(node)):
+        os.chmod(agent.paths.at(node), 0o600)
+    if encrypted and not os.path.exists(agent.paths.at(wanted)):
+        agent.run(("kldload", "-n", "aesni", "cryptodev", "geom_eli"))  # geli says what is really missing
+        agent.run(("geli", "onetime", "-e", "AES-XTS", "-l", "256", "-d", node), check=True)
+    agent.run(("swapon", wanted), check=True)
+    agent.log.info(f"Enabled {size_mib << 10}KB of swap at {path}")
     return True
+
+
+def _active(agent: Agent) -> set[str]:
+    return {line.split()[0] for line in agent.run(("swapctl", "-l")).stdout.splitlines() if line.split()}
+
+
+def _swap_off(agent: Agent, unit: str) -> None:
+    """Stop using a memory disk; GELI's device goes with its last user."""
+    for node in sorted(_active(agent) & {f"/dev/{unit}", f"/dev/{unit}{_ENCRYPTED}"}):
+        agent.run(("swapoff", node), timeout=_OFF_TIMEOUT, check=True)
 
 
 def _unit(agent: Agent, path: str) -> str:

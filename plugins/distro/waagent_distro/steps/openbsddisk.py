@@ -29,19 +29,22 @@ def read(agent: Agent, device: str) -> dict[str, Any]:
     name = os.path.basename(device)
     listing = agent.run(("fdisk", name)).stdout
     table = "gpt" if "Usable LBA" in listing else "mbr" if "Signature: 0xAA55" in listing else None
-    found = []
+    found: list[dict[str, Any]] = []
     size = 0
     for letter, sectors, kind in _ENTRY.findall(agent.run(("disklabel", name)).stdout):
         if letter == "c":  # the whole disk
             size = int(sectors) * 512
             continue
+        if letter == "b" and kind == "swap" and found and found[0]["filesystem"] == "ufs":
+            continue  # the half that formatting left for swap
         found.append({
-            "device": device + letter, "type": kind, "filesystem": "ffs" if kind == "4.2BSD" else kind.lower(),
+            "device": device + letter, "type": kind.lower(), "filesystem": "ufs" if kind == "4.2BSD" else kind.lower(),
             "label": "", "size": int(sectors) * 512, "contents": None, "problem": "",
         })  # fmt: skip
-    own = [point for source, point, _kind in bsd.mount_table(agent) if source.startswith(device)]
+    mounted = bsd.mounts_of(agent, device, "[a-p]")
     return {
-        "device": device, "table": table, "partitions": found, "mounted": own[0] if own else None, "size": size,
+        "device": device, "table": table, "partitions": found, "mounted": mounted[0][1] if mounted else None,
+        "mounted_device": mounted[0][0] if mounted else "", "size": size,
         "read_only": False, "serial": "", "signature": "", "blank": False, "holders": (),
     }  # fmt: skip
 
@@ -60,7 +63,12 @@ def make(agent: Agent, device: str, filesystem: str) -> str:
         raise AgentError(f"{device} is not formatted: mounted {facts['mounted']}")
     name = os.path.basename(device)
     agent.run(("fdisk", "-yi", name), timeout=60, check=True)
-    template = f"/mnt/resource 1G-* 50%\nswap 1-{_LARGEST_SWAP}M 50%\n"
+    point = agent.config.text("ResourceDisk.MountPoint") or "/mnt/resource"
+    swap = min(agent.config.integer("ResourceDisk.SwapSizeMB"), _LARGEST_SWAP)
+    if agent.config.boolean("ResourceDisk.EnableSwap") and swap > 0:
+        template = f"{point} 1G-* 50%\nswap 1-{swap}M 50%\n"
+    else:
+        template = f"{point} 1G-* 100%\n"
     agent.run(("disklabel", "-w", "-A", "-T", "/dev/stdin", name), input=template.encode(), timeout=60, check=True)
     agent.run(("newfs", "-O2", name + "a"), timeout=300, check=True)
     return device + "a"
@@ -87,7 +95,7 @@ def enable_swap(agent: Agent, path: str) -> bool:
     """Use the second partition of the disk that holds *path*.
 
     Raises:
-        AgentError: no disk of ours is mounted there.
+        AgentError: no disk of ours is mounted there, or it was formatted without swap.
         CommandError: ``swapctl`` refuses.
     """
     source = bsd.mounted_at(agent, os.path.dirname(path))
