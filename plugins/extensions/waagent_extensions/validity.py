@@ -9,7 +9,7 @@ from waagent_extensions import versions
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _VERSION = re.compile(r"\d[0-9A-Za-z.]{0,63}\Z")
-_EXTENSION = re.compile(r"[A-Za-z0-9_][^/\0]{0,127}\Z")
+_EXTENSION = re.compile(r"[A-Za-z0-9_][^/\x00-\x1f\x7f]{0,127}\Z")
 
 
 def problem(handler: Handler) -> str | None:

@@ -973,6 +973,22 @@ def test_a_newer_goal_state_does_not_wait_for_a_hopeless_download(bench: Bench, 
     assert "ERROR" not in log
 
 
+def test_a_newer_goal_state_does_not_wait_for_the_next_try_of_a_download(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "RETRY_AFTER", (120.0,))
+    bench.publish("A", "1.0")
+    bench.platform.unreachable = True
+    bench.engine.offer(bench.goal(wanted("A", "1.0")))
+    thread = start(bench)
+    until(lambda: "A" in bench.site.view.outcomes, "the first try has failed")
+    bench.platform.unreachable = False
+    bench.engine.offer(bench.goal(wanted("A", "1.0", sequence=1)))
+    thread.join(20)
+    assert bench.status() == {"A": ("Ready", 0, "success", 0)}
+    assert "incarnation_1 ends here, because incarnation_2 is newer; planned anew: A" in bench.log()
+
+
 def test_a_newer_goal_state_does_not_tear_an_update_in_two(bench: Bench, tmp_path: Path) -> None:
     bench.publish("A", "1.0")
     settle(bench, wanted("A", "1.0"))

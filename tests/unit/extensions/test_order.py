@@ -183,6 +183,7 @@ def test_only_handlers_that_the_goal_state_does_not_name_are_orphans() -> None:
         (Handler("A.B", "1/0"), "version"),
         (Handler("A.B", ""), "version"),
         (multi("A.B", ("../x", "enabled", 0)), "extension name"),
+        (multi("A.B", ("job\n2026", "enabled", 0)), "extension name"),
         (multi("A.B", ("x", "enabled", 0), ("x", "enabled", 0)), "twice"),
     ],
 )
