@@ -141,6 +141,19 @@ def test_readiness_comes_before_any_child_and_nobody_inherits_the_socket(service
     assert service.wait() == 0
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_fips_is_a_word_in_the_environment_of_every_child(service: Service, wanted: bool) -> None:
+    service.root.joinpath("etc/waagent.conf").write_text(f"OS.EnableFIPS={'y' if wanted else 'n'}\n")
+    for role in ("run-boot", "run-exthandlers"):
+        service.scripts[role] = f'env >"$1/env-{role}"; {service.scripts[role]}'
+    service.start().until_traced("worker installed")
+    service.until_traced("boot")
+    for role in ("run-boot", "run-exthandlers"):
+        lines = (service.root / f"env-{role}").read_text().splitlines()
+        assert ("OPENSSL_FIPS=1" in lines) is wanted
+    assert service.stop() == 0
+
+
 def test_readiness_does_not_wait_for_boot(service: Service, manager: Manager) -> None:
     """A notify unit that waited for cloud-init would never end."""
     service.environ["NOTIFY_SOCKET"] = manager.path
