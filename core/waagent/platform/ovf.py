@@ -272,7 +272,7 @@ def _text_if_clear(parent: Element, name: str) -> str | None:
 def _password(wanted: Element) -> str | None:
     """Return the password as it stands there: blanks at its ends belong to it."""
     text = _raw(wanted, "UserPassword")
-    return text if text is not None and text.strip() else None
+    return text if text is not None and text.strip(" \t\r\n") else None
 
 
 def _check(text: str | None, name: str, pattern: re.Pattern[str], expected: str) -> None:

@@ -88,6 +88,7 @@ def test_machines_from_a_pool(inside: str, kind: str) -> None:
         ("<wa:UserPassword/>", None),
         ("<wa:UserPassword>\n  </wa:UserPassword>", None),
         ("<wa:UserPassword> two blanks </wa:UserPassword>", " two blanks "),
+        ("<wa:UserPassword>\u00a0</wa:UserPassword>", "\u00a0"),
         ("<wa:UserPassword><![CDATA[a<b&c]]></wa:UserPassword>", "a<b&c"),
         (f"<wa:UserPassword>{'x' * 72}</wa:UserPassword>", "x" * 72),
     ],
