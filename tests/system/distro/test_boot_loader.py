@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,14 @@ from tests.system.distro.conftest import Cell
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 PACKAGES = "grub-common grub2-common grub-pc-bin"
 WORDS = "console=ttyS0 earlyprintk=ttyS0"
 ROOT = "/run/bootable"
 
 BUILD = r"""
 root="$1"
+shift
 file=/run/bootable.img
 truncate -s 200M $file
 disk=$(losetup --find --show $file)
@@ -37,6 +40,9 @@ for each in /*; do
            else mkdir "$root/$name"; mount --rbind "$each" "$root/$name"; fi;;
     esac
 done
+for each; do
+    [ -e "$root$each" ] || { mkdir -p "$root$each"; mount --rbind "$each" "$root$each"; }
+done
 mkdir -p "$root/boot/grub"
 for each in vmlinuz initrd.img; do echo "of no use" > "$root/boot/$each-6.1.0-1-amd64"; done
 rm -rf "$root/etc/default/grub.d"
@@ -55,7 +61,8 @@ class Bootable:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        done = cell.run("sh", "-ec", BUILD, "sh", ROOT, check=False)
+        # The agent and its interpreter, wherever they lie.
+        done = cell.run("sh", "-ec", BUILD, "sh", ROOT, sys.prefix, sys.base_prefix, str(REPOSITORY), check=False)
         self.disk = done.stdout.strip()
         if done.returncode:
             self.close()
