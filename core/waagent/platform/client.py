@@ -233,11 +233,6 @@ class Platform:
         self._recovered()
         return changed
 
-    @property
-    def update_failures(self) -> int:
-        """How often in a row the goal state could not be updated."""
-        return self._failures
-
     def _failed(self, problem: ProtocolError) -> None:
         self._failures += 1
         if self._failures <= LOGGED_FAILURES:

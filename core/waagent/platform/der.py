@@ -15,7 +15,6 @@ MAX_DEPTH = 32
 MAX_VALUES = 20_000
 
 INTEGER, OCTETS, NULL, OID, SEQUENCE, SET = 0x02, 0x04, 0x05, 0x06, 0x30, 0x31
-BIT_STRING, BOOLEAN = 0x03, 0x01
 _CONSTRUCTED = 0x20
 _TAG_NAMES = {INTEGER: "an integer", OCTETS: "an octet string", OID: "an OID", SEQUENCE: "a sequence", SET: "a set"}
 

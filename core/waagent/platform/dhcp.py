@@ -14,7 +14,6 @@ from waagent.errors import DhcpError
 if TYPE_CHECKING:
     import socket
 
-REQUEST_LENGTH = 244
 SHORTEST_RESPONSE = 0xF6
 RECEIVE_BUFFER = 1024
 RECEIVE_TIMEOUT = 10.0

@@ -10,11 +10,6 @@ import attrs
 
 from waagent.redaction import redact
 
-READY = "Ready"
-NOT_READY = "NotReady"
-PROVISIONING = "Provisioning"
-PROVISIONING_FAILED = "ProvisioningFailed"
-
 MAX_DESCRIPTION = 3600
 """Bytes of a description after escaping, in UTF-8; the service refuses more than 4096 (provisioning §11)."""
 

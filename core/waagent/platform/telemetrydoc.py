@@ -12,9 +12,6 @@ from waagent.platform.models import TelemetryEvent
 LIMIT = 64512
 """Bytes of encoded events in one request; the service takes 65536 of everything (wireserver §19.2)."""
 
-OPERATION_EVENT = 1
-OPERATIONS = "69B669B9-4AF8-4C50-BDC4-6006FA76E975"
-
 _WHITE = {"\t": "&#9;", "\n": "&#10;", "\r": "&#13;", '"': "&quot;"}
 _BODY = '<?xml version="1.0"?><TelemetryData version="1.0"><Provider id="{}">{}</Provider></TelemetryData>'
 
