@@ -62,6 +62,10 @@ class Lock:
             if problem.errno in (errno.EISDIR, errno.ELOOP, errno.ENXIO):  # something else in the lock's place
                 move_aside(self.path)
                 return os.open(self.path, _FLAGS, 0o600)
+            if problem.errno in (errno.EEXIST, errno.ENOTDIR):  # or in its directory's
+                move_aside(directory)
+                ensure_dir(directory, 0o755)
+                return os.open(self.path, _FLAGS, 0o600)
             if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 return os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
             raise

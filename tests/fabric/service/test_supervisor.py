@@ -104,6 +104,7 @@ def test_what_a_pid_file_says_keeps_nobody_from_starting(service: Service, conte
 @pytest.mark.parametrize("kind", ["directory", "link to a file", "link to nowhere"])
 @pytest.mark.parametrize("name", ["var/run/waagent.pid", "run/waagent/daemon.lock", "run/waagent/boot.lock"])
 def test_something_else_in_the_place_of_its_files(service: Service, kind: str, name: str) -> None:
+    """Nothing that lies about keeps the service from starting."""
     path = service.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     victim = service.root / "victim"
@@ -118,6 +119,21 @@ def test_something_else_in_the_place_of_its_files(service: Service, kind: str, n
     assert service.stop() == 0
     assert victim.read_text() == "precious"
     assert not service.root.joinpath("nowhere").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nowhere"])
+def test_something_else_in_the_place_of_the_runtime_directory(service: Service, kind: str) -> None:
+    place = service.root / "run/waagent"
+    place.parent.mkdir()
+    if kind == "file":
+        place.write_text("precious")
+    else:
+        place.symlink_to("nowhere")
+    service.start().until_traced("worker installed")
+    service.until_traced("boot")
+    assert service.stop() == 0
+    assert place.is_dir()
+    assert os.path.lexists(f"{place}.bad")
 
 
 def test_readiness_comes_before_any_child_and_nobody_inherits_the_socket(service: Service, manager: Manager) -> None:
