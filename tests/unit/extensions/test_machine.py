@@ -117,14 +117,16 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.root / "run", ignore_errors=True)
         self.process(kill, 0)
 
-    @rule(what=desired, kill=kills)
-    def a_newer_goal_state_while_one_is_processed(self, what: dict[str, Any], kill: int | None) -> None:
+    @rule(what=desired, kill=kills, hopeless=st.sampled_from((None, None, "manifest", "package")))
+    def a_newer_goal_state_while_one_is_processed(
+        self, what: dict[str, Any], kill: int | None, hopeless: str | None
+    ) -> None:
         self.number += 1
         older = self.goal_state()
         self.number += 1
         self.goal = what
         self.fail(set())
-        self.process(kill, 0, older)
+        self.process(kill, 0, older, hopeless)
 
     # How
 
@@ -150,7 +152,13 @@ class Machine(RuleBasedStateMachine):
             f"incarnation_{self.number}", "WireServer", "Fabric", str(self.number), handlers=tuple(handlers)
         )
 
-    def process(self, kill: int | None, downloads: int, older: ExtensionsGoalState | None = None) -> None:
+    def process(
+        self,
+        kill: int | None,
+        downloads: int,
+        older: ExtensionsGoalState | None = None,
+        hopeless: str | None = None,
+    ) -> None:
         """Process the goal state in a process of its own, which dies at its *kill*-th change of the disk."""
         goals = [older, self.goal_state()] if older is not None else [self.goal_state()]
         for goal in goals:
@@ -162,14 +170,14 @@ class Machine(RuleBasedStateMachine):
         if child == 0:
             code = 1
             try:
-                code = self.serve(goals, kill, downloads)
+                code = self.serve(goals, kill, downloads, hopeless)
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, (self.root / "problem").read_text()
         self.complete = not os.WIFSIGNALED(status)
 
-    def serve(self, goals: list[ExtensionsGoalState], kill: int | None, downloads: int) -> int:
+    def serve(self, goals: list[ExtensionsGoalState], kill: int | None, downloads: int, hopeless: str | None) -> int:
         try:
             engine.RETRY_AFTER = (0.01, 0.01, 0.01)
             bench = Bench(self.root)
@@ -182,10 +190,14 @@ class Machine(RuleBasedStateMachine):
             bench.engine.offer(goals[0])
             if len(goals) == 2:
                 before = len(bench.trace())
+                bench.platform.hopeless = {"B": hopeless} if hopeless else {}
                 worker = threading.Thread(target=bench.engine.work)
                 worker.start()
-                while len(bench.trace()) == before and worker.is_alive():
+                while len(bench.trace()) == before and f"B {hopeless}" not in bench.platform.downloads:
+                    if not worker.is_alive():
+                        break
                     time.sleep(0.001)
+                bench.platform.hopeless = {}
                 bench.engine.offer(goals[1])
                 worker.join()
             bench.engine.work()
