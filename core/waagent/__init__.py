@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         redact_provisioning_document,
     )
     from waagent.platform.recorded import load_goal_state
+    from waagent.platform.remoteaccess import expiration_seconds
     from waagent.records import (
         Command,
         CommandResult,
@@ -153,6 +154,7 @@ _PLACES = {
     "paths": ("Paths",),
     "plan": ("Plan", "Step"),
     "platform.leases": ("lease_address", "parse_isc_leases", "parse_networkd_lease", "parse_openbsd_leases"),
+    "platform.remoteaccess": ("expiration_seconds",),
     "platform.certificates": ("ssh_public_key",),
     "platform.kvp": ("report_to_pool",),
     "platform.models": (
@@ -216,7 +218,7 @@ __all__ = [  # noqa: RUF022  (by topic, as a reader looks for them)
     "AgentFamily", "CertificateInfo", "Dependency", "ExtensionReport", "ExtensionSettings", "ExtensionsGoalState",
     "GoalState", "GoalStateReport", "Handler", "HandlerReport", "HostingEnvironment", "Manifest", "ManifestVersion",
     "RemoteAccess", "RemoteUser", "StatusBlob", "StatusReport", "Substatus", "TelemetryEvent", "TelemetryReceipt",
-    "UpdateReport", "load_goal_state",
+    "UpdateReport", "expiration_seconds", "load_goal_state",
     # files, texts and places
     "Log", "Paths", "bare_url", "conceal", "ensure_dir", "move_aside", "read_json", "read_limited", "redact",
     "remove_leftovers", "sync_directory", "timestamp", "write_atomic", "write_json",

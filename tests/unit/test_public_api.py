@@ -19,8 +19,8 @@ GoalState GoalStateReport HOOK_API Handler HandlerCommand HandlerReport HealthCh
 InvalidContainer Launch Log LogSource Manifest ManifestVersion NoAnswer NotOnThisRoot Option Package Paths Periodic
 Plan PluginError ProtocolError ProtocolNotFound RemoteAccess RemoteUser ResourceGone StateError StatusBlob
 StatusReport Step Substatus TelemetryEvent TelemetryReceipt Throttled UpdateReport Veto VmSettingsNotSupported
-VmSettingsParseError VmSettingsSupportStopped __version__ bare_url conceal ensure_dir hookimpl lease_address
-load_goal_state move_aside
+VmSettingsParseError VmSettingsSupportStopped __version__ bare_url conceal ensure_dir expiration_seconds hookimpl
+lease_address load_goal_state move_aside
 parse_isc_leases parse_networkd_lease parse_openbsd_leases read_json read_limited redact sync_directory timestamp
 write_atomic write_json
 """.split()  # noqa: SIM905 - read and sorted by people

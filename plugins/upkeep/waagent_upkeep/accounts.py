@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from waagent import StateError, read_limited
+from waagent import ProtocolError, StateError, expiration_seconds, read_limited
 
 if TYPE_CHECKING:
     from waagent import Agent
@@ -16,8 +16,6 @@ DAY = 86400
 
 _FILE = "/etc/passwd"
 _LIMIT = 64 << 20
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 NONE, OURS, ORDINARY = "none", "ours", "ordinary"
 """What an account is to this plugin."""
@@ -52,27 +50,12 @@ def standing(agent: Agent, name: str) -> str:
     return NONE
 
 
-def parse_expiration(text: str) -> int | None:
-    """Return ``Fri, 13 Nov 2026 10:00:00 UTC`` as seconds since the epoch; ``None`` when it is no such text."""
-    words = text.replace(",", ", ").split()
-    if len(words) != 6 or not words[0].endswith(",") or words[0][:-1].title() not in _DAYS:
-        return None
-    if words[5].upper() not in ("UTC", "GMT") or words[2].title() not in _MONTHS:
-        return None
+def moment_of(expiration: str) -> int | None:
+    """Return when the platform lets an account end, as seconds since the epoch; ``None`` when that cannot be read."""
     try:
-        day, year = int(words[1]), int(words[3])
-        hour, minute, second = (int(part) for part in words[4].split(":"))
-    except ValueError:
+        return expiration_seconds(expiration)
+    except ProtocolError:
         return None
-    import datetime as dt
-
-    try:
-        moment = dt.datetime(
-            year, _MONTHS.index(words[2].title()) + 1, day, hour, minute, second, tzinfo=dt.timezone.utc
-        )
-    except (ValueError, OverflowError):
-        return None
-    return int(moment.timestamp())
 
 
 def last_day(expiration: int) -> str:

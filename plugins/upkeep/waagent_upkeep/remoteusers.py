@@ -121,7 +121,7 @@ class RemoteUsers:
     def _wishes(self, listed: RemoteAccess | None) -> list[Wish]:
         wishes = {name: Wish(name) for name in accounts.marked(self._agent)}
         for user in listed.users if listed is not None else ():
-            wishes[user.name] = Wish(user.name, user, accounts.parse_expiration(user.expiration))
+            wishes[user.name] = Wish(user.name, user, accounts.moment_of(user.expiration))
         return list(wishes.values())
 
     def _one(self, wish: Wish, token: str) -> bool:

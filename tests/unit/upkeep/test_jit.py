@@ -8,7 +8,6 @@ import pytest
 
 from tests.unit.upkeep.machine import Machine
 from waagent import CryptError, GoalState, RemoteAccess, RemoteUser
-from waagent_upkeep import accounts
 from waagent_upkeep.jit import JitPlugin
 from waagent_upkeep.remoteusers import RemoteUsers, Wish, missing
 
@@ -284,19 +283,3 @@ def test_the_hook_hands_over_what_the_goal_state_lists(known: Accounts) -> None:
     object.__setattr__(state, "remote_access", RemoteAccess("1", (RemoteUser("jit-bob", "enc:x", LATER),)))
     plugin.on_goal_state(known.machine, state)
     assert known.names == ["ann", "jit-bob"]
-
-
-@pytest.mark.parametrize(
-    ("text", "moment"),
-    [
-        ("Fri, 13 Nov 2026 10:00:00 UTC", NOW),
-        ("Fri, 13 Nov 2026 10:00:00 GMT", NOW),
-        ("fri, 13 nov 2026 10:00:00 utc", NOW),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
-        ("13 Nov 2026 10:00:00 UTC", None),
-        ("Fri, 13 Nov 2026 10:00 UTC", None),
-        ("Fri, 13 Nov 2026 25:00:00 UTC", None),
-    ],
-)
-def test_expirations(text: str, moment: int | None) -> None:
-    assert accounts.parse_expiration(text) == moment
