@@ -143,6 +143,17 @@ def test_a_menu_that_cannot_be_made_leaves_the_file_as_it_was(bootable: Bootable
     assert bootable.read("/boot/grub/grub.cfg") == menu
 
 
+def test_a_login_prompt_comes_with_it_where_systemd_starts_the_machine(bootable: Bootable) -> None:
+    link = "/etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service"
+    bootable.inside("rm", "-f", link)
+    bootable.inside("mkdir", "-p", "/run/systemd/system")
+    assert "would enable serial-getty@ttyS0" in bootable.serialconsole("--dry-run")[1]
+    assert bootable.serialconsole()[0] == 0
+    target = bootable.inside("readlink", link)[1].strip()
+    assert target.endswith("/lib/systemd/system/serial-getty@.service")
+    assert "serial-getty" not in bootable.serialconsole("--dry-run")[1]
+
+
 def test_words_that_an_images_file_overrides_are_said(bootable: Bootable) -> None:
     bootable.write("/etc/default/grub.d/50-image.cfg", 'GRUB_CMDLINE_LINUX_DEFAULT="console=tty1"\n')
     code, out, err = bootable.serialconsole()
