@@ -175,10 +175,15 @@ def main() -> int:
         conf = {"Logs.Verbose": "n", "Provisioning.Agent": "auto"}
         agent = RunningAgent(root, fabric, conf=conf, environment={"PYTHONPATH": site})
         follower = Follower(agent, began)
+
+        def is_ready() -> bool:
+            return (fabric.extension_status(NAME) or {}).get("status") == "Ready"
+
         with agent:
             follower.start()
             try:
                 fabric.wait_for_extension(NAME, "success", sequence_number=0, timeout=arguments.timeout)
+                fabric.wait_for(is_ready, arguments.timeout, "a handler that is Ready")
                 failure = None
             except TimeoutError as problem:
                 failure = str(problem)
