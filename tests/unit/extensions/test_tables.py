@@ -312,3 +312,43 @@ def test_ordinary_extensions_get_no_file_in_the_handlers_place(bench: Bench, fai
     bench.apply(wanted("A", "1.0"), wanted("B", "2.0", level=1))
     name, version = ("A", "1.0") if failing == "enable" else ("B", "2.0")
     assert not list((bench.handler_dir(name, version) / "status").glob("*"))
+
+
+# --- States (extensions §10.3-§10.5) ---------------------------------------------------------------------------------
+
+
+def test_what_the_old_version_reported_moves_on_with_its_times(bench: Bench) -> None:
+    bench.publish(NAME, "1.0")
+    bench.apply(wanted(NAME, "1.0", sequence=4))
+    old, new = bench.handler_dir(NAME, "1.0"), bench.handler_dir(NAME, "2.0")
+    (old / "mrseq").write_text("4")
+    for path in (old / "mrseq", old / "status/4.status"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    bench.publish(NAME, "2.0")
+    bench.apply(wanted(NAME, "2.0", sequence=5))
+    assert [int((new / name).stat().st_mtime) for name in ("mrseq", "status/4.status")] == [1_700_000_000] * 2
+    settings = sorted(path.name for path in (new / "config").glob("*.settings"))
+    assert settings == ["5.settings"], "those of the old version stay behind"
+
+
+def test_a_disabled_handler_keeps_the_files_of_its_extensions(bench: Bench) -> None:
+    bench.publish(NAME, "1.0", supportsMultipleExtensions=True)
+    jobs = (("jobA", 1, "enabled"), ("jobB", 2, "enabled"))
+    bench.apply(multi(NAME, "1.0", *jobs))
+    assert bench.apply(multi(NAME, "1.0", *jobs, state="disabled")) == ["disable 1.0", "disable 1.0"]
+    config = bench.handler_dir(NAME, "1.0") / "config"
+    assert {path.name: path.read_text() for path in config.glob("*HandlerState")} == {
+        "HandlerState": "Installed",
+        "jobA.HandlerState": "disabled",
+        "jobB.HandlerState": "disabled",
+    }
+    assert sorted(path.name for path in config.glob("*.settings")) == ["jobA.1.settings", "jobB.2.settings"]
+    assert "RequestedStateDisabled" in [event[0] for event in bench.agent.seen]
+
+
+def test_a_state_that_nobody_knows_is_an_error_of_that_handler(bench: Bench) -> None:
+    bench.publish(NAME, "1.0")
+    bench.publish("B", "2.0")
+    assert bench.apply(wanted(NAME, "1.0", "reinstall"), wanted("B", "2.0")) == ["install 2.0", "enable 2.0"]
+    assert bench.status()[NAME][:2] == ("NotReady", -1)
+    assert "Unknown requested state: 'reinstall'" in bench.message(NAME)
