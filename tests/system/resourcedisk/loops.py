@@ -192,6 +192,7 @@ class LoopDisk:
 
     def close(self) -> None:
         self.unmount()
+        sh("blockdev", "--setrw", self.device)  # it would stay so for the next user of this loop device
         sh("partx", "--delete", self.device, check=False)
         sh("losetup", "--detach", self.device)
         self.image.unlink()

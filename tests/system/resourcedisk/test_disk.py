@@ -254,8 +254,27 @@ def test_a_disk_mounted_elsewhere_is_used_there(disk: LoopDisk) -> None:
         (lambda disk: (disk.ntfs(), disk.configure(Filesystem="ntfs3g")), "mkfs.ntfs3g is not installed"),
         (lambda disk: (disk.ntfs(), disk.configure(MountPoint="/var/lib")), "belongs to the system"),
         (lambda disk: (disk.ntfs(), setattr(disk.host, "veto", Veto("not today"))), "not today"),
+        (lambda disk: (disk.ntfs(), sh("blockdev", "--setro", disk.device, disk.part)), "is read-only"),
+        (
+            lambda disk: (
+                disk.ntfs(),
+                disk.point.mkdir(parents=True),
+                sh("mount", "-t", "tmpfs", "others", str(disk.point)),
+            ),
+            "is taken by others",
+        ),
+        (
+            lambda disk: (
+                disk.ntfs(),
+                disk.root.joinpath("etc/cloud").mkdir(),
+                disk.root.joinpath("etc/cloud/cloud.cfg").write_text(
+                    "datasource:\n  Azure: {never_destroy_ntfs: true}\n"
+                ),
+            ),
+            "never_destroy_ntfs",
+        ),
     ],
-    ids=["files", "three", "swap", "whole", "noise", "no tool", "bad place", "veto"],
+    ids=["files", "three", "swap", "whole", "noise", "no tool", "bad place", "veto", "read-only", "taken", "never"],
 )
 def test_what_is_refused_is_not_touched(disk: LoopDisk, prepare: Callable[[LoopDisk], object], reason: str) -> None:
     prepare(disk)
@@ -301,6 +320,17 @@ def test_mkfs_that_fails_is_not_tried_again_before_a_reboot(disk: LoopDisk, monk
     assert not disk.mounted().startswith(disk.device)
     disk.boot(forced=True)
     assert disk.mounted() == f"{disk.part} ext4"
+
+
+def test_formatted_once_between_two_starts_of_the_machine(disk: LoopDisk) -> None:
+    disk.ntfs()
+    disk.boot()
+    disk.unmount()
+    disk.ntfs()
+    before = disk.content_digest()
+    disk.boot()
+    assert disk.content_digest() == before
+    assert "formatted already since the machine started" in told(disk)
 
 
 def test_a_disk_that_changes_between_the_two_looks(disk: LoopDisk) -> None:
