@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.provisioning.bench import Bench, document
+from waagent.commands import Completed
 from waagent_provisioning.cloudinit import Waits
 from waagent_provisioning.errors import ProvisioningError
 
@@ -120,6 +121,49 @@ def test_people_hear_of_a_wait_now_and_then(world: World) -> None:
     lines = [line for line in world.bench.log.splitlines() if "Waiting for cloud-init to copy ovf-env.xml" in line]
     assert 8 <= len(lines) <= 11  # at 0, 10, 30, 70, 150, 310, 630 s, and every 320 s from there
     assert world.bench.log.count("cloud-init is not enabled, and yet it is waited for") == len(lines)
+
+
+class RealRoot:
+    """What the waits use of an agent on the real root, where cloud-init itself can be asked."""
+
+    is_real = True
+
+    def __init__(self, bench: Bench, says: str, after: int = 0) -> None:
+        self.config, self.log, self.stopping = bench.agent.config, bench.agent.log, bench.agent.stopping
+        self.root, self.says, self.silent = bench.root, says, after
+        self.paths = self
+        self.asked = 0
+
+    def at(self, path: str) -> str:
+        return str(self.root) + path
+
+    def run(self, argv: tuple[str, ...], timeout: float = 0) -> Completed:
+        if argv != ("cloud-init", "status"):
+            return Completed(argv, 0, "enabled\n", "")
+        assert timeout == 10
+        self.asked += 1
+        return Completed(argv, 1, f"status: {self.says if self.asked > self.silent else 'running'}\n", "")
+
+
+@pytest.mark.parametrize("word", ["error", "disabled"])
+@pytest.mark.parametrize(("after", "second"), [(0, 0), (1, 10), (3, 70)])
+def test_cloud_inits_own_bad_news_end_the_wait(bench: Bench, word: str, after: int, second: float) -> None:
+    """§13: named as the reason; it is asked whenever people hear of the wait."""
+    time = Time()
+    waits = Waits(RealRoot(bench, word, after), time.clock, time.sleep)  # type: ignore[arg-type]
+    with pytest.raises(
+        ProvisioningError, match=rf"ovf-env.xml was not copied to .*: cloud-init reports status: {word}"
+    ):
+        waits.for_document(str(bench.lib("ovf-env.xml")))
+    assert time.now - 5000 == second
+
+
+@pytest.mark.parametrize("says", ["running", "done", "not run", "degraded done"])
+def test_other_news_of_cloud_init_do_not(bench: Bench, says: str) -> None:
+    time = Time()
+    time.at[65] = lambda: bench.lib("ovf-env.xml").write_text("x")
+    waits = Waits(RealRoot(bench, says), time.clock, time.sleep)  # type: ignore[arg-type]
+    assert waits.for_document(str(bench.lib("ovf-env.xml")))
 
 
 def test_a_stop_of_the_service_is_no_failure(world: World) -> None:
