@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from waagent.errors import AgentError, DhcpError
-from waagent.files import ensure_dir, write_json
+from waagent.errors import AgentError, DhcpError, StateError
+from waagent.files import ensure_dir, read_json, write_json
 from waagent.log import Log
 from waagent.platform import dhcp
 
@@ -65,7 +65,7 @@ class DhcpClient:
         for network, gateway in answer.routes:
             address, _, prefix = network.partition("/")
             self._system("add_route", address, int(prefix), gateway, interface)
-        self._note(interface, answer.gateway if needs_route else None, answer.routes)
+        self._note(interface, answer.gateway if needs_route else self._noted_gateway(interface), answer.routes)
         return answer.endpoint
 
     def _ask(self, mac: bytes, interface: str, needs_route: bool) -> dhcp.DhcpAnswer:
@@ -83,6 +83,16 @@ class DhcpClient:
             self._system("close_dhcp_port")
             if needs_route:
                 self._system("delete_broadcast_route", interface)
+
+    def _noted_gateway(self, interface: str) -> str | None:
+        """Return the gateway that an earlier exchange on *interface* set: the default route may be that one."""
+        try:
+            content = read_json(self._routes_file, 1 << 16) if self._routes_file is not None else None
+        except StateError:
+            return None
+        known = content if isinstance(content, dict) and content.get("interface") == interface else {}
+        gateway = known.get("gateway")
+        return gateway if isinstance(gateway, str) else None
 
     def _note(self, interface: str, gateway: str | None, routes: tuple[tuple[str, str], ...]) -> None:
         if self._routes_file is None:

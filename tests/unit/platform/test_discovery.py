@@ -237,8 +237,11 @@ class TestDhcpClient:
         noted = json.loads((tmp_path / "run" / "routes.json").read_text())
         assert (noted["interface"], noted["gateway"]) == ("eth1", "10.0.0.1")
         assert noted["routes"] == [["168.63.129.16/32", "10.0.0.1"]]
+        self.system.answers["is_default_route_missing"] = False
         client.endpoint()
         assert self.exchanges == [(self.MAC, False), (self.MAC, True)], "a broadcast is asked for from the second on"
+        noted = json.loads((tmp_path / "run" / "routes.json").read_text())
+        assert noted["gateway"] == "10.0.0.1", "the default route is still the one that was set"
 
     def test_a_machine_with_a_default_route_keeps_it(self, tmp_path: Path) -> None:
         client = self.client(tmp_path, DhcpAnswer(None, "10.0.0.1"), is_default_route_missing=False)
