@@ -37,6 +37,7 @@ from waagent_extensions.work import Work, record_failure
 RETRY_AFTER = (5.0, 30.0, 120.0)
 """Seconds before each further try of a failed download within one goal state."""
 _RETRY = Outcome(order.RETRY)
+_FAULT = "Processing the extension failed: "
 
 
 class Engine:
@@ -313,11 +314,11 @@ class Engine:
             if work.left:
                 return None
             failure = work.failure
-        except HandlerError as problem:
-            failure = problem
+        except Exception as problem:  # a fault of ours costs this handler this goal state, and nobody else anything
             if site.leave() or (isinstance(problem, DownloadFailed) and is_given_up(site, problem, log)):
                 return None
-            record_failure(site, unit, handler, problem, log)
+            failure = problem if isinstance(problem, HandlerError) else HandlerError(f"{_FAULT}{problem!r}")
+            record_failure(site, unit, handler, failure, log)
         finally:
             site.show(activity=None)
         if failure is None:

@@ -84,6 +84,7 @@ def judge(order: Order, result: Result, lib_dir: str, path_variable: str) -> Ver
 
 def no_exec_mount(path: str, mounts: str = "/proc/mounts") -> str | None:
     """Return the mount point that holds *path* when it forbids executing, else ``None``."""
+    path = os.path.realpath(path)  # a link to another file system is what people do about noexec
     best, forbids = "", False
     try:
         with open(mounts, encoding="utf-8", errors="surrogateescape") as stream:

@@ -187,6 +187,26 @@ def test_a_fault_of_the_agent_costs_one_handler_one_goal_state(bench: Bench, mon
     assert bench.apply(wanted(NAME, "1.0"), wanted("Contoso.Other", "1.0"))[0] == "install 1.0"
 
 
+def test_a_fault_in_choosing_a_version_costs_one_handler_one_goal_state(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.publish(NAME, "1.0")
+    bench.publish("Contoso.Other", "1.0")
+    fetch = bench.platform.fetch_manifest
+
+    def broken(handler: Any, *, stop: Any) -> Any:
+        if handler.name == NAME:
+            raise KeyError("a bug")
+        return fetch(handler, stop=stop)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.platform, "fetch_manifest", broken)
+        assert bench.apply(wanted(NAME, "1.0"), wanted("Contoso.Other", "1.0")) == ["install 1.0", "enable 1.0"]
+    assert extension(bench).message == "Processing the extension failed: KeyError('a bug')"
+    assert extension(bench, "Contoso.Other").status == "success"
+    assert bench.apply(wanted(NAME, "1.0"), wanted("Contoso.Other", "1.0"))[0] == "install 1.0"
+
+
 def test_a_chain_of_dependants_names_what_failed_first(bench: Bench) -> None:
     bench.publish("A", "1.0", {"enable": "exit 3"})
     settle(bench, *(wanted(name, "1.0", level=level) for level, name in enumerate("ABCDE")))

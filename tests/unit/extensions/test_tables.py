@@ -183,6 +183,15 @@ def test_the_longest_mount_point_tells_whether_programs_may_run(tmp_path: Path, 
     assert outcomes.no_exec_mount("/var/lib/waagent", str(tmp_path / "mounts")) == found
 
 
+def test_a_link_to_where_programs_may_run_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "var/waagent").symlink_to(tmp_path / "data")
+    (tmp_path / "mounts").write_text(f"/dev/a / ext4 rw 0 0\n/dev/b {tmp_path}/var ext4 rw,noexec 0 0\n")
+    assert outcomes.no_exec_mount(str(tmp_path / "var/waagent"), str(tmp_path / "mounts")) is None
+    assert outcomes.no_exec_mount(str(tmp_path / "var"), str(tmp_path / "mounts")) == f"{tmp_path}/var"
+
+
 @pytest.mark.parametrize(
     ("slow", "keeps_going", "code", "states", "told"),
     [
