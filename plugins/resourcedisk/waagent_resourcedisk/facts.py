@@ -96,11 +96,14 @@ def _with_content(agent: Agent, system: System, facts: DiskFacts, marker: Marker
         elif part.type in filesystems.NTFS_TYPES and not part.filesystem and not _is_blank(node, part.size):
             part = attrs.evolve(part, problem="it is not empty, and nothing that is known")  # a damaged file system?
         parts.append(part)
-    if table and not problem and idle:
-        problem = _disagreement(agent, device, len(parts))
+    listed = _listed(agent, device, len(parts)) if table and not problem and idle else len(parts)
+    # Cut short between the new table and the kernel's look at it: there is nothing in the one partition yet.
+    torn = ours and not busy and listed == 1 and len(parts) > 1
+    if listed != len(parts) and not torn:
+        problem = f"its table lists {listed} partitions, the kernel knows {len(parts)}"
     signature = whole.get("TYPE", "")
     # More than our one partition: somebody worked on the disk after us.
-    unfinished = ours and idle and not busy and len(parts) == 1 and not _is_usable(agent, parts[0])
+    unfinished = torn or (ours and idle and not busy and len(parts) == 1 and not _is_usable(agent, parts[0]))
     blank = not table and not signature and not parts and not problem and idle and _is_blank(device, facts.size)
     return attrs.evolve(
         facts,
@@ -131,13 +134,12 @@ def probe(agent: Agent, device: str) -> tuple[dict[str, str], str]:
     return values, ""
 
 
-def _disagreement(agent: Agent, device: str, known: int) -> str:
-    """Return what is wrong when the table lists other partitions than the kernel knows."""
+def _listed(agent: Agent, device: str, known: int) -> int:
+    """Return how many partitions the table lists; *known*, the kernel's number, where that cannot be had."""
     done = agent.run(("sfdisk", "--dump", device), timeout=30)
     if not done.ok:
-        return ""  # no sfdisk here, or a table that it does not read: the rows of the table deal with that
-    listed = sum(1 for line in done.stdout.splitlines() if " start=" in line and _has_extent(line))
-    return "" if listed == known else f"its table lists {listed} partitions, the kernel knows {known}"
+        return known  # no sfdisk here, or a table that it does not read: the rows of the decision deal with that
+    return sum(1 for line in done.stdout.splitlines() if " start=" in line and _has_extent(line))
 
 
 def _has_extent(line: str) -> bool:

@@ -8,13 +8,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.system.resourcedisk.loops import GPT_RESERVED, LoopDisk, sh, tool
 from waagent import Plan, Step
+from waagent.agent import Agent
+from waagent.commands import Completed
 from waagent.service.boot import BootStage
 from waagent_resourcedisk import engine as engines
 from waagent_resourcedisk import formatting, swapfile
@@ -79,6 +82,42 @@ def test_killed_in_the_middle_of_mkfs(
     disk.boot()
     assert disk.mounted() == f"{disk.part} {kind}", "\n".join(disk.lines)
     (disk.point / "works").write_text("yes")
+
+
+WRITERS = ("sfdisk --quiet", "wipefs", "mkfs.ext4", "mount -t ext4", "mkswap", "swapon")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("command", [*WRITERS, "parted"])
+def test_killed_beside_any_command_that_writes(
+    make_disk: Callable[..., LoopDisk], monkeypatch: pytest.MonkeyPatch, command: str, when: str
+) -> None:
+    """The next run comes to the same end, whatever was done already."""
+    disk = make_disk(400)
+    disk.configure(EnableSwap="y", SwapSizeMB=64)
+    disk.ntfs(table=GPT_RESERVED, part=2)
+    if command == "parted":
+        without_sfdisk(monkeypatch)
+    really = Agent.run
+
+    def run(agent: Agent, argv: Sequence[str], **more: Any) -> Completed:
+        hit = " ".join(argv).startswith(command) and "resourcedisk-look" not in argv[-1]
+        if hit and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = really(agent, argv, **more)
+        if hit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Agent, "run", run)
+        _, status = os.waitpid(boot_in_child(disk), 0)
+    assert os.WIFSIGNALED(status), f"{command} was never run"
+    disk.boot()
+    assert disk.mounted() == f"{disk.part} ext4", "\n".join(disk.lines)
+    assert (disk.point / "swapfile").stat().st_size == 64 << 20
+    assert Path("/proc/swaps").read_text().count(str(disk.point)) == 1
+    assert not (disk.point / "swapfile.new").exists()
 
 
 def kill_in_mkfs(disk: LoopDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str) -> None:
