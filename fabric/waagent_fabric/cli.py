@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-LISTS = ("requests", "statuses", "health", "telemetry", "violations")
+LISTS = ("requests", "statuses", "health", "observations", "roles", "telemetry", "violations")
 
 
 class CommandFailed(Exception):

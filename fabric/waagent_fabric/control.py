@@ -26,8 +26,8 @@ class Control:
     ``POST /faults``          a fault; ``DELETE /faults`` ends all
     ``POST /reallocate``      a new container; optional ``{"incarnation": n}``
     ``GET /status``           the last status document with its time and channel, or ``null``
-    ``GET /statuses`` …       also ``/requests``, ``/health``, ``/telemetry``, ``/violations``: lists;
-                              ``?last=N`` for the newest only
+    ``GET /statuses`` …       also ``/requests``, ``/health``, ``/observations``, ``/roles``,
+                              ``/telemetry``, ``/violations``: lists; ``?last=N`` for the newest only
     ``GET /info``             the addresses
     ========================  =====================================================================
     """
@@ -100,11 +100,13 @@ class Control:
             "/statuses": lambda: fabric.statuses,
             "/requests": lambda: fabric.requests,
             "/health": lambda: fabric.health_reports,
+            "/observations": lambda: fabric.observations,
+            "/roles": lambda: fabric.role_properties,
             "/telemetry": lambda: fabric.telemetry,
             "/violations": lambda: list(fabric.violations),
         }
         if method == "GET" and parts.path in lists:
-            records = [attrs.asdict(record) for record in lists[parts.path]()]
+            records = [record if isinstance(record, dict) else attrs.asdict(record) for record in lists[parts.path]()]
             last = parse_qs(parts.query).get("last")
             return 200, records[-int(last[0]) :] if last and int(last[0]) > 0 else records
         if method == "GET" and parts.path == "/status":

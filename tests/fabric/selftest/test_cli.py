@@ -101,6 +101,16 @@ def test_publishing_and_watching(serving, tmp_path):
     assert serving.run("status", "--show", "violations") == []
 
 
+def test_reports_are_shown(serving):
+    seen = {"ObservationName": "InstanceMetadataHeartbeat", "IsHealthy": True, "Description": "", "Value": ""}
+    document = {"Api": "reporttargethealth", "Version": "1.0", "Source": "WALinuxAgent", "Observations": [seen]}
+    wire = serving.ports["wireserver"]
+    assert requests.post(f"http://{wire}/HealthService", json=document, timeout=10).status_code == 200
+    assert serving.run("status", "--show", "observations") == [seen]
+    for name in ("roles", "health", "telemetry"):
+        assert serving.run("status", "--show", name) == []
+
+
 def test_a_status_is_shown(serving):
     import html
     import re
