@@ -283,8 +283,8 @@ class Runner:
                     self._kill(directory, pid)
                     deadline = now + 10.0
                 if now >= look:
-                    before, sizes = sizes, _trim(directory)
-                    look = now + (_FAST if sizes - before > _GROWTH else _SLOW)
+                    before, (sizes, was_cut) = sizes, _trim(directory)
+                    look = now + (_FAST if was_cut or sizes - before > _GROWTH else _SLOW)
                     progress(running)
         finally:
             end.close()
@@ -477,11 +477,12 @@ def _launcher_said(directory: str) -> str:
     return data.decode("utf-8", "backslashreplace").strip()[:500]
 
 
-def _trim(directory: str) -> int:
-    size = 0
+def _trim(directory: str) -> tuple[int, bool]:
+    """Keep a command's output small; return its bytes, and whether something had to go."""
+    size, was_cut = 0, False
     for name in ("out", "err"):
         path = os.path.join(directory, name)
-        output.trim(path)
+        was_cut = output.trim(path) or was_cut
         with contextlib.suppress(OSError):
             size += os.stat(path).st_size
-    return size
+    return size, was_cut

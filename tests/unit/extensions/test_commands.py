@@ -256,18 +256,22 @@ def test_a_launcher_that_goes_away_at_once_does_not_end_the_wait(runner: Runner,
 
 
 def test_a_flood_of_output_is_kept_small_with_its_beginning_and_its_end(runner: Runner, work: Path) -> None:
-    sizes: list[int] = []
+    looks: list[float] = []
 
     def look(running: Running) -> None:
-        sizes.append(os.stat(os.path.join(running.directory, "out")).st_size if sizes else 0)
+        looks.append(time.monotonic())
+        (work / f"look{len(looks) - 1}").touch()
 
-    flood = "head -c 200000 /dev/zero | tr '\\0' x"
-    line = f"echo first; i=0; while [ $i -lt 30 ]; do {flood}; sleep 0.1; i=$((i+1)); done; echo; echo last"
+    # Each flood but the last is looked at before the next one comes.
+    flood = "head -c 3000000 /dev/zero | tr '\\0' x; while [ ! -e look$i ]; do sleep 0.02; done"
+    line = f"echo first; for i in 1 2 3; do {flood}; done; echo; echo last"
     result = runner.run(order(work, line), environment(), progress=look)
     assert result is not None
     assert result.out.head.startswith("first\n")
     assert result.out.tail.endswith("last\n")
-    assert os.stat(os.path.join(runner.path("one"), "out")).st_size < 4 * output.LIMIT
+    assert os.stat(os.path.join(runner.path("one"), "out")).st_size < output.LIMIT
+    # Who has written too much is looked at again before long.
+    assert looks[3] - looks[1] < 4
 
 
 def test_the_last_line_shows_what_goes_on_without_secrets(runner: Runner, work: Path) -> None:
