@@ -61,6 +61,7 @@ class Removal:
         self._agent = agent
         self._delete_user = delete_user
         self._done: set[str] = set()
+        self._resolver: tuple[str, ...] | None = None
 
     def plan(self) -> Plan:
         """Return the plan; its first step notes what was found."""
@@ -78,7 +79,9 @@ class Removal:
         noted = record.load(agent) or Record()
         ovf, user = self._provisioned_user()
         users = tuple(dict.fromkeys([*noted.users, *([user] if user else [])]))
-        resolver = tuple(dict.fromkeys([*noted.resolver, *agent.distro.find_resolver_files()]))
+        if self._resolver is None:  # package managers are asked who owns them: once is enough
+            self._resolver = tuple(agent.distro.find_resolver_files())
+        resolver = tuple(dict.fromkeys([*noted.resolver, *self._resolver]))
         facts: dict[str, Any] = {
             "service": str(agent.distro.service_name()),
             "host_keys": agent.config.boolean("Provisioning.RegenerateSshHostKeyPair"),

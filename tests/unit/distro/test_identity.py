@@ -51,6 +51,15 @@ def test_the_size_of_the_machine(machine):
     assert 64 < found["memory_mib"] < 1 << 30
 
 
+@pytest.mark.parametrize("query", ["dpkg-query --search {}", "rpm -qf {}", "pacman -Qo {}", "apk info --who-owns {}"])
+def test_a_resolver_file_that_a_package_owns_is_kept(machine, query):
+    path = machine.write("etc/resolv.conf", "# from the package\n")
+    machine.answer(query.split()[0], (1, "", "nobody owns it"))
+    assert machine.distro.find_resolver_files() == (str(path),)
+    machine.answer(query.format(path), "filesystem\n")
+    assert machine.distro.find_resolver_files() == ()
+
+
 def test_resolver_files(machine):
     assert machine.distro.find_resolver_files() == ()
     path = machine.write("etc/resolv.conf", "")

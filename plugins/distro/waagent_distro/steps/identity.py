@@ -15,6 +15,8 @@ _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _PRODUCT_UUID = "/sys/class/dmi/id/product_uuid"
 _ENTRY_POINT = "/sys/firmware/dmi/tables/smbios_entry_point"
 _LITTLE_ENDIAN_SINCE = (2, 6)
+_OWNER_QUERIES = (("dpkg-query", "--search"), ("rpm", "-qf"), ("pacman", "-Qo"), ("apk", "info", "--who-owns"))
+"""What succeeds with a path behind it when a package owns the file (provisioning §18.4)."""
 
 
 def vm_id(agent: Agent) -> str:
@@ -45,9 +47,12 @@ def machine() -> dict[str, str | int]:
 
 
 def resolver_files(agent: Agent) -> tuple[str, ...]:
-    """Return ``/etc/resolv.conf`` when it is a file of its own; a link leads to what is made at each boot."""
+    """Return ``/etc/resolv.conf`` when it is a file that no package owns; a link leads to what is made at each boot."""
     path = agent.paths.at("/etc/resolv.conf")
-    return (path,) if os.path.isfile(path) and not os.path.islink(path) else ()
+    if not os.path.isfile(path) or os.path.islink(path):
+        return ()
+    queries = _OWNER_QUERIES if agent.distro.may_change and agent.distro.facts.base == "linux" else ()
+    return () if any(agent.run((*query, path), timeout=30).ok for query in queries) else (path,)
 
 
 def _is_old_firmware(agent: Agent) -> bool:
