@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from waagent.errors import NoAnswer
-from waagent_distro.steps import hostnames
+from waagent_distro.steps import hostnames, interfaces
 
 
 def test_hostnamed_is_asked_where_systemd_runs(machine):
@@ -72,7 +72,7 @@ def test_publishing_tells_the_client_and_renews(networked):
     networked.answer("sh")
     assert networked.distro.publish_hostname("web1") is True
     assert 'send host-name "web1";' in networked.read("etc/dhcp/dhclient.conf")
-    assert networked.commands() == ['sh -c ip link set "$1" down; exec ip link set "$1" up sh eth0']
+    assert networked.commands() == [f"sh -c {interfaces._BOUNCE} sh eth0"]
 
 
 def test_publishing_waits_a_minute_for_an_interface(machine):

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.distro.conftest import network, plugins, process
 from tests.unit.distro.test_keys import KEY
 from waagent.errors import NoAnswer
-from waagent_distro.steps import servicefiles
+from waagent_distro.steps import interfaces, servicefiles
 
 PRODUCT = Path(__file__).resolve().parents[3]
 
@@ -97,7 +97,7 @@ def test_trap_6_alpine_without_dhcpcd(bare):
     distro = bare.become("ID=alpine\n").distro
     assert distro.find_dhcp_processes() == ()
     assert distro.restart_interface("eth0") is True
-    assert bare.commands() == ['sh -c ip link set "$1" down; exec ip link set "$1" up sh eth0']
+    assert bare.commands() == [f"sh -c {interfaces._BOUNCE} sh eth0"]
 
 
 def test_trap_7_routes_keep_their_mask(systemd):

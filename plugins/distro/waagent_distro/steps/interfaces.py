@@ -19,6 +19,10 @@ SETTLE = 30.0
 """Seconds in which an interface has to have its address and route back."""
 _ASK_TIMEOUT = 15.0
 
+_BOUNCE = (
+    'ip link set "$1" down; ip link set "$1" up || exit; '
+    'link="$1"; shift; for route; do ip route replace $route dev "$link"; done; true'
+)
 _UP, _GATEWAY = 0x1, 0x2
 _NETWORKS = ("systemd-networkd", "NetworkManager", "wicked", "networking", "network", "dhcpcd")
 """Services that bring the network up; of those that are enabled the first is started."""
@@ -104,21 +108,14 @@ def come_back(
 
 
 def bounce(agent: Agent, interface: str) -> bool:
-    """Take the link down and up again, in one command that ends with "up" whatever happens to the agent.
+    """Take the link down and up again, in one command that goes on to its end whatever happens to the agent.
 
-    The kernel forgets the routes of a link that goes down: those that nobody sets again are put back.
+    The kernel forgets the routes of a link that goes down, and nobody may be there to set them: they are put back.
 
     Raises:
         AgentError: it did not come back.
     """
-    routes = _routes(agent, interface)
-    script = 'ip link set "$1" down; exec ip link set "$1" up'
-
-    def put_back() -> None:
-        for route in routes:
-            agent.run(("ip", "route", "replace", *route, "dev", interface))
-
-    return renew(agent, interface, [("sh", "-c", script, "sh", interface)], recover=put_back)
+    return renew(agent, interface, [("sh", "-c", _BOUNCE, "sh", interface, *_routes(agent, interface))])
 
 
 def add_route(agent: Agent, network: str, prefix: int, gateway: str, interface: str) -> bool:
@@ -160,12 +157,12 @@ def start_network(agent: Agent) -> bool:
     raise AgentError(f"no network service is here: looked for {', '.join(_NETWORKS)}")
 
 
-def _routes(agent: Agent, interface: str) -> list[list[str]]:
+def _routes(agent: Agent, interface: str) -> list[str]:
     """Return the IPv4 routes of an interface that the kernel did not make itself, those first that others need."""
     done = agent.run(("ip", "-4", "route", "show", "dev", interface), timeout=10)
     found = [line.split() for line in done.stdout.splitlines() if " proto kernel " not in f" {line} "]
     found = [[word for word in words if word not in ("linkdown", "dead")] for words in found if words]
-    return sorted(found, key=lambda words: "via" in words)
+    return [" ".join(words) for words in sorted(found, key=lambda words: "via" in words)]
 
 
 def _ask(agent: Agent, interface: str, ways: Sequence[Sequence[str]]) -> None:
