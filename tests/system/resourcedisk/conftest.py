@@ -26,7 +26,7 @@ def tools() -> None:
 def make_disk(tools: None, tmp_path: Path) -> Iterator[Callable[..., LoopDisk]]:
     made: list[LoopDisk] = []
 
-    def make(size: int = 256) -> LoopDisk:
+    def make(size: int = 128) -> LoopDisk:
         root = tmp_path / f"machine{len(made)}"
         root.mkdir()
         try:

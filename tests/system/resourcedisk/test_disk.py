@@ -139,7 +139,7 @@ def test_members_of_something_else_are_not_touched(disk: LoopDisk, kind: str, wh
 
 
 def test_swap_beside_a_mount(disk: LoopDisk) -> None:
-    disk.table("label: dos\nstart=2048, size=128MiB, type=83\ntype=82\n")
+    disk.table("label: dos\nstart=2048, size=64MiB, type=83\ntype=82\n")
     sh("mkfs.ext4", "-q", disk.part)
     sh("mkswap", f"{disk.device}p2")
     disk.point.mkdir(parents=True)
