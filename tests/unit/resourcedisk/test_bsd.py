@@ -128,7 +128,11 @@ def test_a_fresh_disk_of_freebsd(freebsd: Bsd) -> None:
         (gpart("MBR", ("da1s1", "165", "r1w1e1")), "ufs", "{disk}s1a on /usr (ufs, local)\n", "refuse"),
         ("", "", "", "refuse"),
     ],
-)
+    ids=[
+        "fresh", "bare", "ours", "zfs", "geli", "linux", "open", "zfs of another kind", "a name that begins alike",
+        "mounted", "the system's", "no table",
+    ],
+)  # fmt: skip
 def test_every_other_disk_of_freebsd(freebsd: Bsd, table: str, kind: str, mounts: str, wanted: str) -> None:
     freebsd.machine.answer("gpart list da1", table)
     freebsd.machine.answer("fstyp -u", kind + "\n" if kind else 1)
