@@ -43,6 +43,8 @@ class Progress:
 class Ledger:
     """The record of one pass over one goal state.
 
+    It is kept in memory, and on disk for a later process; a disk that takes no record does not stop the work.
+
     Args:
         path: the file.
         boot_id: a record of another boot does not count.
@@ -69,9 +71,14 @@ class Ledger:
         self.pass_id = f"{goal_state}.{os.urandom(4).hex()}"
         self.began = time.monotonic()
         self.open = True
-        ensure_dir(os.path.dirname(self._path), 0o755)
         head = {"pass": self.pass_id, "goal_state": goal_state, "boot": self._boot_id, "began": self.began}
-        write_atomic(self._path, json.dumps(head) + "\n", 0o600, durable=False)
+        try:
+            ensure_dir(os.path.dirname(self._path), 0o755)
+            write_atomic(self._path, json.dumps(head) + "\n", 0o600, durable=False)
+        except OSError:
+            # What is on record belongs to another pass: nothing of this one may be added to it.
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
         return False
 
     def end(self) -> None:
@@ -114,9 +121,8 @@ class Ledger:
 
     def _append(self, entry: dict[str, Any]) -> None:
         data = (json.dumps(entry) + "\n").encode()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(self._path, flags, 0o600)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             try:
                 os.write(descriptor, data)
             finally:

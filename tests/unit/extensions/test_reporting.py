@@ -187,6 +187,17 @@ def test_a_fault_of_the_agent_costs_one_handler_one_goal_state(bench: Bench, mon
     assert bench.apply(wanted(NAME, "1.0"), wanted("Contoso.Other", "1.0"))[0] == "install 1.0"
 
 
+def test_a_runtime_directory_that_takes_no_record_does_not_stop_the_work(bench: Bench) -> None:
+    bench.publish(NAME, "1.0")
+    record = Path(bench.agent.paths.run("extensions.jsonl"))
+    record.mkdir(parents=True)
+    assert bench.apply(wanted(NAME, "1.0")) == ["install 1.0", "enable 1.0"]
+    assert bench.status()[NAME] == ("Ready", 0, "success", 0)
+    record.rmdir()
+    assert bench.apply(wanted(NAME, "1.0", sequence=1)) == ["enable 1.0"]
+    assert '"ended"' in record.read_text()
+
+
 def test_a_fault_in_choosing_a_version_costs_one_handler_one_goal_state(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
