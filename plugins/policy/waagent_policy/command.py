@@ -57,7 +57,7 @@ def describe(policy: Policy) -> list[str]:
 
 CHECK = Command(
     "policy check",
-    "Check an extension policy file and say what it means",
+    "check an extension policy file and say what it means",
     run=run,
     configure=configure,
     root=False,

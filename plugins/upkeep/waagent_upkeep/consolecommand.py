@@ -21,7 +21,6 @@ BACKUP = ".before-serialconsole"
 GETTY = "serial-getty@ttyS0"
 
 _GETTY_LINK = "/etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service"
-_KERNEL_LINES = (["linux"], ["linux16"], ["linuxefi"])
 _LIMIT = 1 << 20
 _TIMEOUT = 300.0
 _ARM = "On this processor the console is ttyAMA0: add console=ttyAMA0 earlycon=pl011,0xeffec000 by hand if you want it."
