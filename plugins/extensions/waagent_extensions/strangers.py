@@ -34,7 +34,7 @@ def finish(site: Site, goal_state: ExtensionsGoalState) -> None:
 
 
 def _finish_records(site: Site) -> None:
-    """Record installs that were known to have succeeded when the process was killed."""
+    """Record installs and uninstalls that were known to have succeeded when the process was killed."""
     if not site.ledger.open:
         return
     for full_name, progress in site.ledger.units().items():
@@ -42,7 +42,7 @@ def _finish_records(site: Site) -> None:
             suffix = f".{extension}" if extension else ""
             name = full_name[: -len(suffix)] if suffix and full_name.endswith(suffix) else full_name
             handler = site.layout.handler(name, version)
-            if operation == "install" and ran.ok and handler.exists():
+            if operation in ("install", "uninstall") and ran.ok and handler.exists():
                 _apply(operation, extension, handler, True, False)
 
 
@@ -51,6 +51,9 @@ def _apply(operation: str, extension: str | None, handler: HandlerDir, succeeded
     state = records.read_state(handler)
     if operation == "install" and succeeded and state == records.NOT_INSTALLED:
         records.write_state(handler, records.INSTALLED)
+    elif operation == "uninstall" and succeeded:
+        # Wanted again it has to be installed; otherwise nothing is left to do but to remove it.
+        records.write_state(handler, records.NOT_INSTALLED)
     elif operation == "enable" and succeeded and records.is_installed(state):
         if extension is not None:
             records.write_extension_state(handler, extension, "enabled")

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import stat
+import sys
 import threading
 import time
 import zipfile
@@ -19,6 +20,7 @@ from tests.unit.extensions.fakes import Bench, multi, package, wanted
 from waagent import Launch, NoAnswer, Veto
 from waagent_extensions import engine as engine_module
 from waagent_extensions import outcomes, throttling
+from waagent_extensions.work import Work
 
 NAME = "Contoso.Tools.Sample"
 
@@ -931,6 +933,31 @@ def test_a_command_of_a_superseded_goal_state_is_waited_for_by_the_next_process(
     threading.Timer(0.3, lambda: (tmp_path / "go").touch()).start()
     # The install is not run again: that it succeeded is on record.
     assert bench.apply(wanted(NAME, "1.4.2", sequence=1)) == ["enable 1.4.2"]
+
+
+@pytest.mark.parametrize("on_record", [False, True])
+def test_what_was_uninstalled_for_a_superseded_update_is_installed_again_when_it_is_wanted_again(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_record: bool
+) -> None:
+    bench.publish(NAME, "1.0", {"uninstall": waiting_command(tmp_path, ":")})
+    settle(bench, wanted(NAME, "1.0"))
+    bench.publish(NAME, "2.0")
+    bench.engine.offer(bench.goal(wanted(NAME, "2.0", sequence=1)))
+    thread = start(bench)
+    until(lambda: bench.trace()[-1].startswith("uninstall"), "uninstall runs")
+    if on_record:
+        # Its end is on record, and the process is gone before the directory is.
+        monkeypatch.setattr(Work, "_remove_old", lambda *_: bench.engine.stop() or sys.exit())
+        (tmp_path / "go").touch()
+    else:
+        bench.engine.stop()
+    thread.join(10)
+    monkeypatch.undo()
+    bench.restart()
+    (tmp_path / "go").touch()
+    assert bench.apply(wanted(NAME, "1.0", sequence=2)) == ["install 1.0", "enable 1.0"]
+    assert bench.status() == {NAME: ("Ready", 0, "success", 0)}
+    assert bench.state(NAME, "2.0") is None
 
 
 def test_a_newer_goal_state_takes_the_place_of_what_has_not_begun(bench: Bench, tmp_path: Path) -> None:
