@@ -8,12 +8,15 @@ from collections.abc import Callable
 import attrs
 
 from waagent.errors import (
+    HttpError,
+    InvalidContainer,
     ProtocolError,
+    ResourceGone,
     VmSettingsNotSupported,
     VmSettingsParseError,
     VmSettingsSupportStopped,
 )
-from waagent.log import INFO, VERBOSE, Log
+from waagent.log import INFO, VERBOSE, WARNING, Log
 from waagent.platform import arbiter, names
 from waagent.platform.fabricparts import FabricParts, Parts
 from waagent.platform.goalstate import GoalStateDocument
@@ -24,6 +27,8 @@ from waagent.platform.vmsettings import VmSettings
 from waagent.platform.wire import WireServer
 
 CONSISTENCY_TRIES = 3
+HOST_PATIENCE = 300.0
+"""Seconds without an answer of the host plugin after which the fabric's goal state has to do (service §16)."""
 
 
 class GoalStates:
@@ -71,6 +76,8 @@ class GoalStates:
         self._stopped_at: str | None = None
         self._compared_at_start = False
         self._unchecked = False
+        self._host_out_since: float | None = None
+        self._judged_alone = False
 
     def attach(self, host: HostPlugin) -> None:
         """Say which host plugin serves vmSettings."""
@@ -125,11 +132,19 @@ class GoalStates:
             self._stopped_at = None
         elif self._stopped_at is not None:
             return self._support_stopped(document, text, self._stopped_at)
-        need = arbiter.need(fabric_new, vm, self._vm_done)
+        # What was judged without fast track is judged anew once that answers again.
+        is_back = self._judged_alone and self._host_out_since is None
+        need = arbiter.need(fabric_new or is_back, vm, self._vm_done)
         if need.nothing:
             return self._with_owed_certificates(before, document)
         self._begin_history(document, text, need.full, vm if need.vm_is_new else None)
         parts = self._parts.fetch(document) if need.full else None
+        if parts is not None:
+            self._judged_alone = vm is None and self._host_out_since is not None
+            if self._judged_alone and self._host is not None:
+                # Nobody says what fast track wants; what is older than the last of it is not executed.
+                timestamp = self._host.settings.fast_track_timestamp
+                parts = attrs.evolve(parts, extensions=arbiter.after_support_stopped(parts.extensions, timestamp))
         chosen = arbiter.choose(before.extensions if before else None, parts.extensions if parts else None, need.vm)
         adopted = _assemble(document, chosen, parts, before)
         if adopted.extensions.source == arbiter.FAST_TRACK:
@@ -172,19 +187,36 @@ class GoalStates:
                     self._stopped_at = self._host.settings.fast_track_timestamp
             return None
         try:
-            return self._host.vm_settings(force)
+            found = self._host.vm_settings(force)
+            self._host_out_since = None
+            return found
         except VmSettingsSupportStopped as problem:
+            self._host_out_since = None
             # Kept until the fabric's goal state was adopted: the host plugin says it only once.
             self._stopped_at = problem.timestamp
             return None
         except VmSettingsNotSupported:
+            self._host_out_since = None
             return None
         except VmSettingsParseError as problem:
+            self._host_out_since = None
             if problem.etag != self._unparsed_etag:
                 self._unparsed_etag = problem.etag
                 self._history.begin(names.history_tag(document.incarnation, problem.etag))
                 self._history.save(names.VM_SETTINGS, problem.redacted)
             raise
+        except (ResourceGone, InvalidContainer):
+            self._host_out_since = None
+            raise
+        except HttpError as problem:
+            now = self._wire.endpoint.clock()
+            if self._host_out_since is None:
+                self._host_out_since = now
+            if now - self._host_out_since < HOST_PATIENCE:
+                raise
+            message = f"Going on without the host plugin, with the fabric's goal state alone: {problem}"
+            self._log.periodic(6 * 3600, "without host plugin", WARNING, message)
+            return self._host.settings.cached
 
     def _support_stopped(self, document: GoalStateDocument, text: bytes, timestamp: str) -> GoalState:
         self._begin_history(document, text, True, None)
@@ -197,12 +229,13 @@ class GoalStates:
                 f"Fabric: {extensions.created} FastTrack: {timestamp}",
             )
         self._stopped_at = self._vm_done = self._unfinished = None
+        self._judged_alone = False
         return _assemble(document, extensions, parts, None)
 
     def outdated_was_reported(self) -> None:
         """Forget the last fast track, once status was uploaded for an outdated goal state (wireserver §15.5)."""
         current = self.current
-        if current is not None and current.extensions.outdated and self._host is not None:
+        if current is not None and current.extensions.outdated and self._host is not None and not self._judged_alone:
             self._host.settings.forget_fast_track()
 
     def _begin_history(self, document: GoalStateDocument, text: bytes, full: bool, vm: VmSettings | None) -> None:

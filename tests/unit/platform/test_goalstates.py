@@ -307,6 +307,105 @@ def test_missing_certificate_files_of_a_fast_track_goal_state_are_downloaded_aga
     assert len(machine.opened) == 2
 
 
+class TestWithoutHostPlugin:
+    """It is away for long while the WireServer answers (service §16): the fabric's goal state has to do."""
+
+    def away(self, machine: Machine, times: int = 60) -> None:
+        machine.world.answer_next("vmSettings", *[unreachable()] * times)
+        began = machine.clock.now
+        while machine.clock.now - began < 300:
+            with pytest.raises(HttpError):
+                machine.platform.update_goal_state()
+            machine.clock.now += 6
+
+    def test_a_new_machine_gets_its_first_goal_state(self, machine: Machine) -> None:
+        self.away(machine)
+        assert machine.platform.update_goal_state() is True
+        assert adopted(machine) == "incarnation_1"
+        assert machine.platform.goal_state is not None
+        assert not machine.platform.goal_state.extensions.outdated
+        assert len(machine.sinks.having("Going on without the host plugin")) == 1
+        machine.world.incarnation = "2"
+        machine.platform.update_goal_state()
+        assert adopted(machine) == "incarnation_2"
+
+    def test_it_comes_back_with_something_newer(self, machine: Machine) -> None:
+        machine.world.serve_vm_settings(LATER)
+        self.away(machine, 51)
+        machine.platform.update_goal_state()
+        assert adopted(machine) == "incarnation_1"
+        machine.platform.update_goal_state()
+        assert adopted(machine) == "etag_2"
+
+    def test_what_fast_track_said_last_stays_while_nothing_newer_comes(self, machine: Machine) -> None:
+        machine.world.serve_vm_settings(LATER)
+        machine.platform.update_goal_state()
+        self.away(machine)
+        machine.world.incarnation = "2"
+        assert machine.platform.update_goal_state() is True
+        assert machine.platform.goal_state is not None
+        assert (adopted(machine), machine.platform.goal_state.incarnation) == ("etag_2", "2")
+
+    def test_after_a_restart_nothing_older_than_the_last_fast_track_is_executed(
+        self, machine: Machine, tmp_path: Path
+    ) -> None:
+        machine.world.serve_vm_settings(LATER)
+        machine.platform.update_goal_state()
+        again = Machine(tmp_path, machine.world)
+        self.away(again, 51)
+        again.platform.update_goal_state()
+        state = again.platform.goal_state
+        assert state is not None
+        assert (state.extensions.id, state.extensions.outdated) == ("incarnation_1", True)
+        again.platform.upload_status({})
+        assert Path(again.paths.lib("fast_track.json")).exists(), "it is needed until the host plugin is back"
+        # It says that the fabric's goal state is the one that counts: no longer outdated.
+        again.world.serve_vm_settings(LATER, source="Fabric")
+        assert again.platform.update_goal_state() is True
+        state = again.platform.goal_state
+        assert state is not None
+        assert (state.extensions.id, state.extensions.outdated) == ("incarnation_1", False)
+
+    def test_it_comes_back_without_vm_settings(self, machine: Machine, tmp_path: Path) -> None:
+        machine.world.serve_vm_settings(LATER)
+        machine.platform.update_goal_state()
+        again = Machine(tmp_path, machine.world)
+        self.away(again, 51)
+        again.platform.update_goal_state()
+        again.world.vm = None
+        for _ in range(3):
+            again.platform.update_goal_state()
+            assert again.platform.goal_state is not None
+            assert again.platform.goal_state.extensions.outdated, (
+                "support stopped: the older goal state is not executed"
+            )
+
+    def test_a_return_that_the_fabric_spoils_is_not_forgotten(self, machine: Machine, tmp_path: Path) -> None:
+        machine.world.serve_vm_settings(LATER)
+        machine.platform.update_goal_state()
+        again = Machine(tmp_path, machine.world)
+        self.away(again, 51)
+        again.platform.update_goal_state()
+        again.world.serve_vm_settings(LATER, source="Fabric")
+        again.world.answer_next("extensionsConfig", status(404))
+        with pytest.raises(ProtocolError):
+            again.platform.update_goal_state()
+        again.platform.update_goal_state()
+        assert again.platform.goal_state is not None
+        assert not again.platform.goal_state.extensions.outdated
+
+    def test_answers_that_say_something_else_do_not_count(self, machine: Machine) -> None:
+        machine.world.serve_vm_settings(LATER)
+        machine.platform.update_goal_state()
+        machine.world.incarnation = "2"
+        machine.world.answer_next("vmSettings", *[status(410)] * 400)
+        for _ in range(100):
+            with pytest.raises(ResourceGone):
+                machine.platform.update_goal_state()
+            machine.clock.now += 6
+        assert adopted(machine) == "etag_2"
+
+
 class TestBadInput:
     """The rows of wireserver §25 that concern the goal state."""
 
