@@ -34,7 +34,7 @@ def run(agent: Agent, arguments: argparse.Namespace) -> int:
     """
     from waagent_resourcedisk.engine import Engine
 
-    engine = Engine(agent, forced=arguments.apply)
+    engine = Engine(agent, forced=arguments.apply, curious=True)
     view = engine.view()
     if arguments.apply and not agent.paths.is_real:
         sys.stderr.write("waagent: disks are not changed under another root\n")

@@ -109,6 +109,13 @@ def data_partitions(disk: DiskFacts) -> tuple[Partition, ...]:
     return parts[1:] if parts and parts[0].type in filesystems.RESERVED_TYPES else parts
 
 
+def others_at_work(around: Surroundings) -> str:
+    """Return who else may be about to mount or format the disk; nobody looks closely at it then, let alone acts."""
+    if around.fstab:
+        return f"/etc/fstab mounts the disk ({around.fstab})"
+    return "cloud-init has not finished and may be about to use the disk" if around.cloud_init == "running" else ""
+
+
 # ---- Tests -----------------------------------------------------------------------------------------------------------
 
 
@@ -184,9 +191,7 @@ def _others_first(disk: DiskFacts, around: Surroundings, wishes: Wishes) -> str:
 
 
 def _others(disk: DiskFacts, around: Surroundings, wishes: Wishes) -> str:
-    if around.fstab:
-        return f"/etc/fstab mounts the disk ({around.fstab})"
-    return "cloud-init has not finished and may be about to use the disk" if around.cloud_init == "running" else ""
+    return others_at_work(around)
 
 
 def _unfinished(disk: DiskFacts, around: Surroundings, wishes: Wishes) -> str:

@@ -41,8 +41,8 @@ class Driver(Protocol):
     def survey(self) -> Survey:
         """Find out who is who among the disks."""
 
-    def look(self, candidate: Candidate, wishes: Wishes) -> DiskFacts:
-        """Look at one disk."""
+    def look(self, candidate: Candidate, wishes: Wishes, *, closely: bool) -> DiskFacts:
+        """Look at one disk; unless *closely*, only at who uses it, so that nobody who works on it is disturbed."""
 
     def around(self, candidate: Candidate | None, wishes: Wishes, *, waited: bool) -> Surroundings:
         """Look around."""
@@ -56,7 +56,7 @@ class Driver(Protocol):
     def mount(self, partition: str, filesystem: str, wishes: Wishes) -> None:
         """Mount a partition at the configured place."""
 
-    def keep(self, disk: DiskFacts) -> None:
+    def keep(self) -> None:
         """Remember that the disk is mounted: what is on it is complete, and somebody's."""
 
     def swap_in_place(self, mount: Mounted, wishes: Wishes) -> bool:
@@ -95,9 +95,11 @@ class LinuxDriver:
             self._agent.log.warning(str(problem))
             return ""
 
-    def look(self, candidate: Candidate, wishes: Wishes) -> DiskFacts:
-        """Look at one disk."""
-        point = self._agent.paths.at(wishes.mount_point)
+    def look(self, candidate: Candidate, wishes: Wishes, *, closely: bool) -> DiskFacts:
+        """Look at one disk; closely only under its lock."""
+        point = os.path.realpath(self._agent.paths.at(wishes.mount_point))
+        if not closely:
+            return facts.glance(self._agent, self._system, candidate, point)
         if self._held == candidate.device:
             return facts.look(self._agent, self._system, candidate, self._marker, point)
         try:
@@ -130,9 +132,9 @@ class LinuxDriver:
         point = self._agent.paths.at(wishes.mount_point)
         formatting.mount(self._agent, self._system, partition, filesystem, point, wishes.options)
 
-    def keep(self, disk: DiskFacts) -> None:
+    def keep(self) -> None:
         """Remember that the disk is mounted: an interrupted formatting is over."""
-        self._marker.keep(disk.table_id, disk.size)
+        self._marker.keep()
 
     def swap_in_place(self, mount: Mounted, wishes: Wishes) -> bool:
         """Return whether the swap file is in use as it should be."""
@@ -178,8 +180,8 @@ class OperationsDriver:
         name = os.path.basename(device)
         return Survey(Candidate(name, device, UNKNOWN, DISTRIBUTION, ("the distribution's plugin found it",)))
 
-    def look(self, candidate: Candidate, wishes: Wishes) -> DiskFacts:
-        """Ask the distribution."""
+    def look(self, candidate: Candidate, wishes: Wishes, *, closely: bool) -> DiskFacts:
+        """Ask the distribution, which disturbs nobody."""
         try:
             read: dict[str, Any] = self._agent.distro.read_resource_disk(candidate.device)
         except NoAnswer as problem:
@@ -225,7 +227,7 @@ class OperationsDriver:
         ensure_dir(point, 0o755)
         self._agent.distro.mount_resource_disk(partition, point, wishes.options)
 
-    def keep(self, disk: DiskFacts) -> None:
+    def keep(self) -> None:
         """Nothing is remembered there."""
 
     def swap_in_place(self, mount: Mounted, wishes: Wishes) -> bool:

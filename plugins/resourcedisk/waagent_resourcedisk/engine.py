@@ -12,7 +12,18 @@ import attrs
 
 from waagent import AgentError, NoAnswer, Plan, StateError, Step, Veto, ensure_dir, read_limited, write_atomic
 from waagent_resourcedisk import drivers, warning
-from waagent_resourcedisk.decision import ADOPT, CHANGING, FORMAT, MOUNT, NONE, REFUSE, WAIT, Decision, decide
+from waagent_resourcedisk.decision import (
+    ADOPT,
+    CHANGING,
+    FORMAT,
+    MOUNT,
+    NONE,
+    REFUSE,
+    WAIT,
+    Decision,
+    decide,
+    others_at_work,
+)
 from waagent_resourcedisk.records import DiskFacts, Mounted, Surroundings, Survey, Wishes
 
 if TYPE_CHECKING:
@@ -85,6 +96,7 @@ class Engine:
         driver: how the disk is reached; by default what suits the system.
         clock: monotonic seconds.
         forced: a person asked, so nothing is waited for and earlier failures do not count.
+        curious: look closely also where nothing is to be done with the disk.
     """
 
     def __init__(
@@ -94,11 +106,13 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         *,
         forced: bool = False,
+        curious: bool = False,
     ) -> None:
         self.agent = agent
         self.wishes = wishes_of(agent)
         self.driver = driver or drivers.choose(agent, forced=forced)
         self._clock = clock
+        self._curious = curious
         # How often a step failed since the machine started is remembered by the plan's name.
         self._asked = f", asked for by process {os.getpid()}" if forced else ""
         self._begun: float | None = None
@@ -124,8 +138,10 @@ class Engine:
     def _look(self) -> View:
         survey = self.driver.survey()
         candidate = survey.candidate
-        disk = self.driver.look(candidate, self.wishes) if candidate is not None else None
         around = self.driver.around(candidate, self.wishes, waited="others" in self._waited)
+        # Neither what others work on nor what is not wanted is opened: the rows in question come before its contents.
+        closely = (self.wishes.format or self._curious) and not others_at_work(around)
+        disk = self.driver.look(candidate, self.wishes, closely=closely) if candidate is not None else None
         # Mounts are told in whole paths; the decision compares with the whole mount point.
         wishes = attrs.evolve(self.wishes, mount_point=self._mount_point)
         decision = decide(survey, disk, around, wishes)
@@ -321,7 +337,7 @@ class Engine:
             if mount.point != self._mount_point:
                 agent.log.info(f"It is used there: ResourceDisk.MountPoint is {self.wishes.mount_point}")
             assert view.disk is not None
-            self.driver.keep(view.disk)
+            self.driver.keep()
             others = view.around.fstab
             is_theirs = others and (view.around.cloud_init or mount.point != self._mount_point)
             if is_theirs and self._is_news(f"fstab {others}"):

@@ -39,12 +39,29 @@ def look(agent: Agent, system: System, candidate: Candidate, marker: Marker, mou
         marker: whether an earlier run began to format it.
         mount_point: where it is wanted: of several mounts this one comes first.
     """
-    name, device = candidate.name, candidate.device
     clear_look_point(agent, system)
-    numbers = system.numbers(name)
-    mounts = [mount for mount in system.mounts() if mount.numbers & set(numbers)]
+    facts = glance(agent, system, candidate, mount_point)
+    numbers = system.numbers(candidate.name)
+    if not numbers or system.number_of(f"/dev/{candidate.name}") not in numbers:
+        problem = f"{candidate.device} is not there, or is another disk than the kernel's {candidate.name}"
+        return attrs.evolve(facts, problem=problem)
+    return _with_content(agent, system, facts, marker)
+
+
+def glance(agent: Agent, system: System, candidate: Candidate, mount_point: str = "") -> DiskFacts:
+    """Return what the kernel says of a disk and its uses; nothing on it is read, so that nobody is disturbed.
+
+    Args:
+        agent: asks udev for the serial number.
+        system: the kernel's tables.
+        candidate: which disk.
+        mount_point: where it is wanted: of several mounts this one comes first.
+    """
+    name, device = candidate.name, candidate.device
+    numbers, own = system.numbers(name), _look_point(agent)
+    mounts = [mount for mount in system.mounts() if mount.numbers & set(numbers) and mount.point != own]
     size = system.size(name)
-    facts = DiskFacts(
+    return DiskFacts(
         candidate,
         size=size,
         serial=_serial(agent, system, name, device),
@@ -54,9 +71,6 @@ def look(agent: Agent, system: System, candidate: Candidate, marker: Marker, mou
         holders=() if mounts else (*system.holders(name), *system.listed(f"/sys/block/{name}/slaves")),
         swaps=tuple(path for path in system.swaps() if system.number_of(path) in numbers),
     )
-    if not numbers or system.number_of(f"/dev/{name}") not in numbers:
-        return attrs.evolve(facts, problem=f"{device} is not there, or is another disk than the kernel's {name}")
-    return _with_content(agent, system, facts, marker)
 
 
 def clear_look_point(agent: Agent, system: System) -> None:
@@ -208,7 +222,7 @@ def _is_blank(device: str, size: int) -> bool:
 
 
 def _look_point(agent: Agent) -> str:
-    return agent.paths.run("resourcedisk-look")
+    return os.path.realpath(agent.paths.run("resourcedisk-look"))
 
 
 def _ntfs_contents(agent: Agent, device: str) -> tuple[tuple[str, ...] | None, str]:

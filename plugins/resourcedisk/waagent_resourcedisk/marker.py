@@ -72,9 +72,9 @@ class Marker:
         """Note the identifier of the table that was written, where it could not be chosen."""
         self._save(**{**self._load(), "table": identifier})
 
-    def keep(self, table_id: str, size: int) -> None:
+    def keep(self) -> None:
         """Note that the disk is in use: what an interrupted run left on it was complete, and is never made anew."""
-        if self.is_ours(table_id, size):
+        if self._load().get("state") == BEGUN:
             self.end()
 
     def end(self, problem: str = "") -> None:

@@ -44,6 +44,7 @@ class Paper:
         self.did: list[str] = []
         self.swap = False
         self.kept = 0
+        self.looks: list[bool] = []
 
     def wait(self, seconds: float) -> bool:
         self.now += seconds
@@ -62,7 +63,8 @@ class Paper:
     def survey(self) -> Survey:
         return self.found
 
-    def look(self, candidate: Candidate, wishes: Wishes) -> DiskFacts:
+    def look(self, candidate: Candidate, wishes: Wishes, *, closely: bool) -> DiskFacts:
+        self.looks.append(closely)
         return self.disk
 
     def around(self, candidate: Candidate | None, wishes: Wishes, *, waited: bool) -> Surroundings:
@@ -82,7 +84,7 @@ class Paper:
         self.did.append("mount")
         self.mounted()
 
-    def keep(self, disk: DiskFacts) -> None:
+    def keep(self) -> None:
         self.kept += 1
 
     def swap_in_place(self, mount: Mounted, wishes: Wishes) -> bool:
@@ -160,6 +162,7 @@ def test_what_cloud_init_mounts_after_half_a_minute_is_used(machine: Machine) ->
     assert machine.paper.did == []
     assert machine.told == [("ready", str(machine.root / "mnt"))]
     assert 30 <= machine.paper.now < 32
+    assert not any(machine.paper.looks), "the disk was opened while cloud-init worked on it"
 
 
 def test_never_formats_while_cloud_init_runs_and_does_afterwards(machine: Machine) -> None:
@@ -227,6 +230,7 @@ def test_swap_follows_without_formatting(machine: Machine) -> None:
     machine.start("ResourceDisk.Format=n\nResourceDisk.EnableSwap=y\nResourceDisk.SwapSizeMB=64\n")
     assert machine.paper.did == ["swap"]
     assert not machine.told
+    assert not any(machine.paper.looks), "the disk was opened though it is not wanted"
 
 
 def test_a_failure_is_reported_once(machine: Machine) -> None:

@@ -281,3 +281,18 @@ def test_names_that_begin_alike_are_other_disks(tmp_path: Path) -> None:
     machine.fill("sdba", CONTENTS["ext4"], "data")
     assert machine.view().decision.action == FORMAT
     assert Paths(str(tmp_path)).at("/dev/sdb") == machine.view().disk.device  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("who", ["cloud-init", "fstab", "nobody wants it"])
+def test_what_others_work_on_is_not_opened(tmp_path: Path, who: str) -> None:
+    machine = Machine(tmp_path.resolve())
+    machine.tree.controller(GEN2, (1, "sdb"))
+    machine.fill("sdb", CONTENTS["mbr ntfs"], "")
+    if who == "cloud-init":
+        machine.tree.write("etc/cloud/cloud.cfg", "")
+        machine.tree.write("etc/runlevels/boot/cloud-init-local", "")
+    elif who == "fstab":
+        machine.tree.write("etc/fstab", "/dev/disk/cloud/azure_resource-part1 /mnt auto defaults,nofail 0 2\n")
+    found = machine.view("ResourceDisk.Format=n\n" if who == "nobody wants it" else "")
+    assert found.decision.action == ("off" if who == "nobody wants it" else "wait")
+    assert {command[0] for command in machine.looked} <= {"udevadm"}
