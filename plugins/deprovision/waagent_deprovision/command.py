@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from waagent import NoAnswer
-from waagent_deprovision import guard, record
+from waagent_deprovision import guard, leftovers, record
 
 if TYPE_CHECKING:
     from waagent import Agent, Plan, Step
@@ -34,7 +34,7 @@ def run(agent: Agent, *, delete_user: bool, force: bool = False, dry_run: bool =
         dry_run: only show the warnings and the steps.
     """
     try:
-        inside = guard.inside_service(agent, str(agent.distro.service_name()))
+        inside = guard.inside_service(agent, leftovers.services(agent))
         if inside and not dry_run:
             return _fail(f"this would stop the service in its own work: {inside}; run it from a shell")
         plans = agent.hooks.on_deprovision(agent, delete_user)

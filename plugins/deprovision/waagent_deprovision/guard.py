@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,12 +14,30 @@ LOCKS = ("daemon.lock", "boot.lock", "worker.lock")
 """Held by the processes of the service as long as they live (ruling 19c)."""
 
 
-def inside_service(agent: Agent, service: str) -> str | None:
-    """Return in a few words how this process belongs to the agent's own service, ``None`` when it does not."""
+def service_name(agent: Agent, names: Sequence[str]) -> str:
+    """Return by which of *names* the service that runs goes, the first when systemd does not tell.
+
+    A package calls it as the distribution does, somebody who installed it otherwise may not.
+    """
     if agent.paths.is_real:
-        for line in _text("/proc/self/cgroup").split("\n"):
-            if f"/{service}.service/" in f"{line}/":
-                return f"it runs inside {service}.service"
+        for lock in LOCKS:
+            if _is_held(agent.paths.run(lock)):
+                unit = _unit(_text(f"/proc/{_holder(agent, lock)}/cgroup"), names)
+                if unit:
+                    return unit
+    return names[0]
+
+
+def inside_service(agent: Agent, names: Sequence[str]) -> str | None:
+    """Return in a few words how this process belongs to the agent's own service, ``None`` when it does not.
+
+    Args:
+        names: what the service may be called.
+    """
+    if agent.paths.is_real:
+        unit = _unit(_text("/proc/self/cgroup"), names)
+        if unit:
+            return f"it runs inside {unit}.service"
         if os.path.isdir("/run/systemd/system"):
             return None
     # Without systemd there is no unit to look at; the processes above this one tell as much.
@@ -39,6 +58,12 @@ def running(agent: Agent) -> str:
         if _is_held(agent.paths.run(name)):
             return f"process {_holder(agent, name) or '?'} holds {agent.paths.run(name)}"
     return ""
+
+
+def _unit(groups: str, names: Sequence[str]) -> str:
+    """Return which of *names* is that of the unit in a process's control groups, empty for none of them."""
+    parts = {part for line in groups.split("\n") for part in line.split("/")}
+    return next((name for name in names if f"{name}.service" in parts), "")
 
 
 def _is_held(path: str) -> bool:

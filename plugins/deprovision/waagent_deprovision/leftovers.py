@@ -71,7 +71,7 @@ def units(agent: Agent) -> list[str]:
     """
     own, *others = unit_directories(agent)
     script = agent.paths.lib("waagent-network-setup.py")
-    old = [f"{service}-network-setup.service" for service in _services(agent)]
+    old = [f"{service}-network-setup.service" for service in services(agent)]
     found = [os.path.join(own, name) for name in (*old, _FIREWALL_UNIT)]
     written = os.path.basename(script)
     found += [
@@ -85,7 +85,7 @@ def drop_ins(agent: Agent) -> list[str]:
     """Return the drop-ins that an agent wrote for its own service, and its log collector's slice."""
     found = []
     for place in unit_directories(agent):
-        for service in _services(agent):
+        for service in services(agent):
             found += [os.path.join(place, f"{service}.service.d", name) for name in DROP_IN_NAMES]
         found.append(os.path.join(place, COLLECTOR_SLICE))
     return [path for path in found if os.path.lexists(path)]
@@ -136,7 +136,7 @@ def refresh_backups(agent: Agent) -> None:
         raise AgentError("; ".join(failed))
 
 
-def _services(agent: Agent) -> list[str]:
+def services(agent: Agent) -> list[str]:
     """Return what the service is called here, and what a former agent may have called it."""
     return list(dict.fromkeys([str(agent.distro.service_name()), *_SERVICE_NAMES]))
 

@@ -83,7 +83,7 @@ class Removal:
             self._resolver = tuple(agent.distro.find_resolver_files())
         resolver = tuple(dict.fromkeys([*noted.resolver, *self._resolver]))
         facts: dict[str, Any] = {
-            "service": str(agent.distro.service_name()),
+            "service": guard.service_name(agent, leftovers.services(agent)),
             "host_keys": agent.config.boolean("Provisioning.RegenerateSshHostKeyPair"),
             "root_password": agent.config.boolean("Provisioning.DeleteRootPassword"),
             "resolver": resolver,

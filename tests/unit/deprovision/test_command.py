@@ -240,7 +240,7 @@ def test_plans_of_others_warn_and_run_after_ours(image: Image, capsys: pytest.Ca
 def test_inside_the_service_it_refuses(
     image: Image, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "inside_service", lambda agent, service: f"it runs inside {service}.service")
+    monkeypatch.setattr(guard, "inside_service", lambda agent, names: f"it runs inside {names[0]}.service")
     before = image.tree()
     assert image.deprovision(force=True) == 1
     assert image.tree() == before
@@ -258,7 +258,30 @@ def test_the_units_control_group_gives_it_away(image: Image, monkeypatch: pytest
     monkeypatch.setattr(type(image.paths), "is_real", True)
     for text, inside in groups.items():
         monkeypatch.setattr(guard, "_text", lambda path, text=text: text if path == "/proc/self/cgroup" else "")
-        assert bool(guard.inside_service(image, "waagent")) == inside
+        assert bool(guard.inside_service(image, ["walinuxagent", "waagent"])) == inside
+
+
+def test_the_service_that_runs_is_stopped_whatever_the_distribution_calls_it(
+    image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's package calls it walinuxagent; who installs it otherwise has a waagent.service there."""
+    image.distro.answers["service_name"] = "walinuxagent"
+    held = [True]
+
+    def stop(service: str, action: str) -> bool:
+        held.clear()
+        return True
+
+    def text(path: str) -> str:
+        return "0::/system.slice/waagent.service\n" if path == "/proc/77/cgroup" else ""
+
+    image.distro.answers["service_action"] = stop
+    monkeypatch.setattr(type(image.paths), "is_real", True)
+    monkeypatch.setattr(guard, "_is_held", lambda path: bool(held))
+    monkeypatch.setattr(guard, "_holder", lambda agent, name: 77)
+    monkeypatch.setattr(guard, "_text", text)
+    assert image.deprovision(force=True) == 0
+    assert image.distro.asked("service_action") == [("waagent", "stop")]
 
 
 def test_a_stop_that_does_not_stop_the_service_is_told(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
