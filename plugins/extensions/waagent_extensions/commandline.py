@@ -111,6 +111,8 @@ def plan(agent: Agent, arguments: argparse.Namespace) -> int:
     _say(f"{found.goal_state}, if it came now and everything succeeded:")
     if found.obstacle:
         _say(f"  nothing would be done: {found.obstacle}")
+    elif not found.units and not found.removed:
+        _say("  nothing to do: there are no extensions in it")
     for unit in found.units:
         _say(f"{unit.name} {unit.version}: {unit.wanted}")
         if unit.waits_for and unit.verdict == "run":

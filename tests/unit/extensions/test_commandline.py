@@ -66,3 +66,11 @@ def test_a_goal_state_that_cannot_be_read_is_named(
         (tmp_path / "odd").write_bytes(content)
         assert commandline.plan(bench.agent, words(file=str(tmp_path / "odd"))) == 1  # type: ignore[arg-type]
         assert capsys.readouterr().err.startswith("waagent: ")
+
+
+def test_a_goal_state_without_extensions_says_so(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.xml").write_text("<Extensions/>")
+    assert commandline.plan(bench.agent, words(file=str(tmp_path / "empty.xml"))) == 0  # type: ignore[arg-type]
+    assert capsys.readouterr().out.endswith("  nothing to do: there are no extensions in it\n")
