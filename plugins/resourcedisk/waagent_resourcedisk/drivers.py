@@ -80,6 +80,7 @@ class LinuxDriver:
         self._marker = Marker(agent, self._system.boot_id())
         self._forced = forced
         self._held = ""
+        self._cloud_init: bool | None = None
 
     def survey(self) -> Survey:
         """Find out who is who among the disks; a plugin may claim a local NVMe disk."""
@@ -111,7 +112,11 @@ class LinuxDriver:
     def around(self, candidate: Candidate | None, wishes: Wishes, *, waited: bool) -> Surroundings:
         """Look around."""
         gave_up = "" if self._forced else self._marker.gave_up()
-        return surroundings.look(self._agent, self._system, candidate, wishes, waited=waited, gave_up=gave_up)
+        if self._cloud_init is None:
+            self._cloud_init = surroundings.cloud_init_is_enabled(self._agent, self._system)
+        return surroundings.look(
+            self._system, candidate, wishes, cloud_init=self._cloud_init, waited=waited, gave_up=gave_up
+        )
 
     @contextlib.contextmanager
     def locked(self, disk: DiskFacts) -> Iterator[None]:

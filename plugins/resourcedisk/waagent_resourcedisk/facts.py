@@ -41,6 +41,7 @@ def look(agent: Agent, system: System, candidate: Candidate, marker: Marker, mou
     """
     clear_look_point(agent, system)
     facts = glance(agent, system, candidate, mount_point)
+    facts = attrs.evolve(facts, serial=_serial(agent, system, candidate.name, candidate.device))
     numbers = system.numbers(candidate.name)
     if not numbers or system.number_of(f"/dev/{candidate.name}") not in numbers:
         problem = f"{candidate.device} is not there, or is another disk than the kernel's {candidate.name}"
@@ -52,19 +53,17 @@ def glance(agent: Agent, system: System, candidate: Candidate, mount_point: str 
     """Return what the kernel says of a disk and its uses; nothing on it is read, so that nobody is disturbed.
 
     Args:
-        agent: asks udev for the serial number.
+        agent: knows where a close look mounts it.
         system: the kernel's tables.
         candidate: which disk.
         mount_point: where it is wanted: of several mounts this one comes first.
     """
-    name, device = candidate.name, candidate.device
+    name = candidate.name
     numbers, own = system.numbers(name), _look_point(agent)
     mounts = [mount for mount in system.mounts() if mount.numbers & set(numbers) and mount.point != own]
-    size = system.size(name)
     return DiskFacts(
         candidate,
-        size=size,
-        serial=_serial(agent, system, name, device),
+        size=system.size(name),
         read_only=system.text(f"/sys/block/{name}/ro") == "1",
         mounted=_mounted(mounts, numbers, system, mount_point),
         system=tuple(mount.point for mount in mounts if mount.point in SYSTEM_POINTS),

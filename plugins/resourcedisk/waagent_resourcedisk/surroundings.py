@@ -31,9 +31,9 @@ _NEVER_DESTROY = re.compile(
 
 
 def look(
-    agent: Agent, system: System, candidate: Candidate | None, wishes: Wishes, *, waited: bool, gave_up: str
+    system: System, candidate: Candidate | None, wishes: Wishes, *, cloud_init: bool, waited: bool, gave_up: str
 ) -> Surroundings:
-    """Look around. Nothing is written."""
+    """Look around. Nothing is written, and no command is run: whoever waits for others looks twice a second."""
     line, is_service = fstab_line(system, candidate, wishes.mount_point) if candidate is not None else ("", False)
     occupant = system.mounted_at(system.paths.at(wishes.mount_point))
     if occupant is not None and candidate is not None and occupant.numbers & set(system.numbers(candidate.name)):
@@ -43,7 +43,7 @@ def look(
         occupied_by=occupant.source if occupant is not None else "",
         fstab=line,
         ephemeral_service=is_service,
-        cloud_init=cloud_init(agent, system),
+        cloud_init=progress(system) if cloud_init else "",
         never_destroy_ntfs=never_destroy_ntfs(system),
         missing_tool=missing_tool(wishes.filesystem),
         gave_up=gave_up,
@@ -89,14 +89,12 @@ def _source(text: str) -> str:
     return text
 
 
-def cloud_init(agent: Agent, system: System) -> str:
-    """Return how far cloud-init is: ``""`` (not enabled), ``running`` (not finished yet) or ``done``."""
-    if not _is_enabled(agent, system):
-        return ""
+def progress(system: System) -> str:
+    """Return how far cloud-init is, where it is enabled: ``running`` (not finished yet) or ``done``."""
     return "done" if system.exists("/run/cloud-init/result.json") else "running"
 
 
-def _is_enabled(agent: Agent, system: System) -> bool:
+def cloud_init_is_enabled(agent: Agent, system: System) -> bool:
     """Ask cloud-init's own switches in its own order, then the init system (provisioning §1.1)."""
     words = system.text("/proc/cmdline").split()
     if "cloud-init=enabled" not in words:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.resourcedisk.scratch import Tree
 from waagent_resourcedisk import surroundings
-from waagent_resourcedisk.records import PROVEN, SCSI, Candidate
+from waagent_resourcedisk.records import PROVEN, SCSI, Candidate, Wishes
 
 DISK = Candidate("sdb", "/dev/sdb", SCSI, PROVEN)
 
@@ -53,7 +53,9 @@ def test_cloud_init(tree: Tree, files: dict[str, str], answer: str, wanted: str)
     (tree.root / "run/systemd/system").mkdir(parents=True)
     for name, text in files.items():
         tree.write(name, text)
-    assert surroundings.cloud_init(agent(answer), tree.system) == wanted  # type: ignore[arg-type]
+    enabled = surroundings.cloud_init_is_enabled(agent(answer), tree.system)  # type: ignore[arg-type]
+    around = surroundings.look(tree.system, None, Wishes(), cloud_init=enabled, waited=False, gave_up="")
+    assert around.cloud_init == wanted
 
 
 @pytest.mark.parametrize(
