@@ -36,6 +36,8 @@ PACKAGES = (
 TOOLS = ("mmdebstrap", "qemu-system-x86_64", "qemu-img", "genisoimage", "mke2fs", "ssh", "ssh-keygen", "ip")
 CLONE_NEWNET = 0x40000000
 HOSTNAME = "waagent-image"
+MAC = "00:0d:3a:00:00:01"
+"""What the embedded platform's metadata says of the machine's only interface."""
 
 
 def missing_tools() -> list[str]:
@@ -91,6 +93,8 @@ def install_agent(root: Path, wheel: Path, conf: str) -> None:
         check=True,
     )
     shutil.rmtree(target / "bin", ignore_errors=True)
+    packages = [f"/{path.relative_to(root)}" for path in target.glob("waagent*") if path.suffix != ".dist-info"]
+    subprocess.run(["chroot", root, "python3", "-m", "compileall", "-q", *packages], check=True)
     script = root / "usr/sbin/waagent"
     shutil.copy(REPOSITORY / "packaging/sbin/waagent", script)
     script.chmod(0o755)
@@ -181,6 +185,29 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def fat_disk(root: Path, path: Path) -> list[str]:
+    """Make a disk with one FAT partition at *path*, with the tools below *root*; return QEMU's arguments for it."""
+    scratch = root / "tmp/disk.img"
+    with scratch.open("wb") as stream:
+        stream.truncate(128 << 20)
+    table = "label: dos\nstart=2048, type=c\n"
+    for command in ("sfdisk --quiet /tmp/disk.img", "mkfs.vfat --offset 2048 -n PLATFORM /tmp/disk.img"):
+        subprocess.run(["chroot", root, *command.split()], input=table.encode(), check=True, capture_output=True)
+    shutil.move(scratch, path)
+    return [
+        "-device", "virtio-scsi-pci", "-drive", f"file={path},if=none,id=resource,format=raw",
+        "-device", "scsi-hd,drive=resource,serial=temporary",
+    ]  # fmt: skip
+
+
+def put_tests(root: Path, *names: str) -> None:
+    """Copy files below ``tests`` to the machine, for :meth:`Machine.run_tests`."""
+    for name in names:
+        target = root / "opt/waagent-tests/tests" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / "tests" / name, target)
+
+
 class Machine:
     """One virtual machine.
 
@@ -223,7 +250,8 @@ class Machine:
             "-kernel", str(image.kernel), "-initrd", str(image.initrd),
             "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet",
             "-drive", f"file={overlay},if=virtio,format=qcow2",
-            "-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{self.port}-:22", "-device", "virtio-net-pci,netdev=n0",
+            "-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{self.port}-:22",
+            "-device", f"virtio-net-pci,netdev=n0,mac={MAC}",
             "-uuid", uuid, "-smbios", f"type=3,asset={asset}",
             *(["-drive", f"file={dvd},media=cdrom,readonly=on"] if dvd else []),
             *drives,
@@ -242,10 +270,9 @@ class Machine:
             self.process.wait()
             self.process = None
 
-    def power_off(self, timeout: float = 60) -> None:
-        """Ask the guest to end, and wait until it has."""
+    def wait_until_off(self, timeout: float = 90) -> None:
+        """Wait until the guest has switched itself off."""
         assert self.process is not None
-        self.ssh("sudo systemctl poweroff", check=False)
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -290,6 +317,38 @@ class Machine:
     def read(self, path: str) -> str:
         """Return the content of a file that only root may read."""
         return self.ssh(f"sudo cat {shlex.quote(path)}")
+
+    def run_tests(self, *names: str, timeout: float = 240) -> str:
+        """Run tests inside the guest, as root; return what pytest said.
+
+        Raises:
+            AssertionError: one failed or was skipped; the message holds what pytest said.
+        """
+        files = " ".join(f"tests/{name}" for name in names)
+        pytest = "python3 -m pytest -p no:cacheprovider -q -ra --import-mode=importlib -o 'markers=system: root'"
+        said = self.ssh(f"cd /opt/waagent-tests && sudo env PYTHONPATH=. {pytest} {files}", timeout=timeout)
+        assert "skipped" not in said, said
+        return said
+
+    def disk_file(self, path: str) -> str | None:
+        """Return a file of the system disk of a machine that is off, ``None`` when it is not there."""
+        said, complaint = self._debugfs(f"cat {path}")
+        return None if "File not found" in complaint else said
+
+    def disk_names(self, path: str) -> list[str]:
+        """Return the names in a directory of the system disk of a machine that is off."""
+        said, complaint = self._debugfs(f"ls -p {path}")
+        assert "File not found" not in complaint, complaint
+        names = [line.split("/")[5] for line in said.splitlines() if line.count("/") >= 6]
+        return sorted(set(names) - {".", "..", ""})
+
+    def _debugfs(self, request: str) -> tuple[str, str]:
+        assert self.process is None, "it is on"
+        raw = self.folder / "off.img"
+        if not raw.exists():
+            subprocess.run(["qemu-img", "convert", "-O", "raw", self.folder / "overlay.qcow2", raw], check=True)
+        done = subprocess.run(["debugfs", "-R", request, raw], capture_output=True, check=True)
+        return done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
     def wait_for(self, condition: Callable[[], T], timeout: float, what: str) -> T:
         """Wait until *condition* is true.
