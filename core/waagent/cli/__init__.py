@@ -40,10 +40,10 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone (`waagent … | head`); what Python flushes at its end must go somewhere.
+    except OSError as problem:
+        # The reader has gone (`waagent … | head`), or the disk is full. What is flushed at the end must go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return FAILED
+        return FAILED if isinstance(problem, BrokenPipeError) else _say(f"standard output: {problem.strerror}", FAILED)
     return code
 
 

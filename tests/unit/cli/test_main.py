@@ -276,10 +276,12 @@ def test_standard_streams_that_are_closed_change_nothing(root: Path, word: str, 
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
-def test_a_full_disk_behind_standard_output_is_a_failure(root: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_standard_output_is_a_failure(root: Path, unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "waagent", "-show-configuration", "--root", str(root)]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "No space left on device" in done.stderr

@@ -261,7 +261,9 @@ def test_dpkg_itself_is_waited_for(agent: FakeAgent, plugin: WaitingPlugin, tmp_
     archive = str(tmp_path / "slow.deb")
     subprocess.run(["dpkg-deb", "-b", str(package), archive], check=True, capture_output=True, timeout=60)
     dpkg = subprocess.Popen(
-        ["dpkg", f"--root={tmp_path}", "--force-script-chrootless,not-root", "-i", archive], stdout=subprocess.PIPE
+        ["dpkg", f"--root={tmp_path}", "--force-script-chrootless,not-root", "-i", archive],
+        stdout=subprocess.PIPE,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},  # it looks for ldconfig and its like, whoever runs it
     )
     try:
         until(lambda: (tmp_path / "begun").exists())
