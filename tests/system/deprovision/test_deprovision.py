@@ -30,8 +30,7 @@ ALLOWED = {
     "/mnt/cdrom": "directory",
     "/mnt/cdrom/secure": "directory",
     # the ways into the machine stay as its owner wanted them
-    "/etc/ssh/sshd_config": "*",
-    "/etc/ssh/sshd_config.d/10-waagent.conf": "PasswordAuthentication yes\n*",
+    "/etc/ssh/sshd_config": "*\nPasswordAuthentication yes\n*",
     # what other tools note: who logged in, and how accounts were before (which is how they are)
     "/var/log/wtmp": "*",
     "/var/log/lastlog": "*",
@@ -84,7 +83,7 @@ def test_the_machine_lived(lived: Lived, provisioned: Overlay) -> None:
     assert changes["/etc/sudoers.d/waagent"] == "ops ALL=(ALL) ALL\n"
     assert "/home/ops/.ssh/authorized_keys" in changes
     assert "/etc/ssh/ssh_host_rsa_key" in changes
-    assert "PasswordAuthentication yes" in changes["/etc/ssh/sshd_config.d/10-waagent.conf"]
+    assert "\nPasswordAuthentication yes\n" in changes["/etc/ssh/sshd_config"]
     assert changes["/var/lib/waagent/provisioned"] == life.VM_ID
     assert changes["/var/lib/waagent/CustomData"].startswith("#!/bin/sh")
     assert (provisioned.place / "run/custom-data").read_text() == "0\n"
