@@ -14,7 +14,7 @@ import time
 from waagent.errors import ConfigError
 from waagent.files import ensure_dir, move_aside, write_atomic
 from waagent.log import INFO, VERBOSE, make_log
-from waagent.service import children, launch, osfacts
+from waagent.service import children, launch, osfacts, usualplace
 from waagent.service.beats import BEAT_FD, BOOT_FD, PLUGIN_LIST
 from waagent.service.bootwatch import BootWatch
 from waagent.service.lock import Lock
@@ -113,6 +113,7 @@ class Supervisor:
                 ensure_dir(directory, mode)
             except OSError as problem:
                 self.log.error(f"{directory} cannot be made: {problem}")
+        usualplace.link(self.paths, self.log)
         self._forget_endpoint()
         self._notifier.send("READY=1", "STATUS=Starting")
         if self._notifier.watchdog_period:

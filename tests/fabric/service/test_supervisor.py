@@ -67,6 +67,43 @@ def test_a_file_in_the_place_of_the_extensions_logs_is_an_error_and_no_end(servi
     assert place.read_text() == "mine"
 
 
+@pytest.mark.parametrize("before", ["nothing", "an empty directory", "the link"])
+def test_the_usual_place_leads_to_a_state_directory_elsewhere(service: Service, before: str) -> None:
+    usual, place = service.root / "var/lib/waagent", service.root / "opt/waagent"
+    (service.root / "etc").mkdir(exist_ok=True)
+    with (service.root / "etc/waagent.conf").open("a") as conf:
+        conf.write("Lib.Dir=/opt/waagent\n")
+    usual.parent.mkdir(parents=True)
+    if before == "an empty directory":
+        usual.mkdir()
+    elif before == "the link":
+        usual.symlink_to(place)
+    service.start().until_traced("worker installed")
+    assert service.stop() == 0
+    assert usual.readlink() == place
+    assert place.stat().st_mode & 0o7777 == 0o700
+    assert "cannot become a link" not in service.log
+
+
+@pytest.mark.parametrize("before", ["a file of somebody", "a link of somebody"])
+def test_what_somebody_has_at_the_usual_place_stays_and_is_told(service: Service, before: str) -> None:
+    usual = service.root / "var/lib/waagent"
+    (service.root / "etc").mkdir(exist_ok=True)
+    with (service.root / "etc/waagent.conf").open("a") as conf:
+        conf.write("Lib.Dir=/opt/waagent\n")
+    usual.parent.mkdir(parents=True)
+    if before == "a link of somebody":
+        usual.symlink_to("/somewhere/else")
+    else:
+        usual.mkdir()
+        (usual / "mine").write_text("mine")
+    service.start().until_traced("worker installed")
+    assert service.stop() == 0
+    assert f"{usual} cannot become a link to Lib.Dir" in service.log
+    assert usual.is_symlink() == (before == "a link of somebody")
+    assert usual.is_symlink() or (usual / "mine").read_text() == "mine"
+
+
 def test_a_second_daemon_names_the_first_and_leaves_it_alone(service: Service) -> None:
     service.start().until_traced("worker installed")
     assert service.process is not None
