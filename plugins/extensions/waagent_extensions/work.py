@@ -195,15 +195,15 @@ class Work:
             )
 
     def _mark_old_disabled(self, action: Action, unit: Facts) -> None:
-        self._disabled(self._site.layout.handler(self._handler.name, action.version), unit.other)
+        self._disabled(self._site.layout.handler(self._handler.name, action.version))
 
     def _mark_disabled(self, action: Action, unit: Facts) -> None:
-        self._disabled(self._handler, unit)
+        self._disabled(self._handler)
         self._site.count_disable(self._handler.name, failed=False)
         if unit.requested == "disabled":
             self._site.event("RequestedStateDisabled", self._handler, "The platform asked for the state disabled")
 
-    def _disabled(self, handler: HandlerDir, was: Any) -> None:
+    def _disabled(self, handler: HandlerDir) -> None:
         for extension in records.recorded_extensions(handler):
             records.write_extension_state(handler, extension, "disabled")
         records.write_state(handler, records.INSTALLED)

@@ -177,7 +177,7 @@ def _decision_lines(decision: Decision) -> list[str]:
 
 COMMAND = Command(
     "resourcedisk",
-    "Show what is known of the temporary disk and what would be done with it; --apply does it",
+    "show what is known of the temporary disk and what would be done with it; --apply does it",
     run=run,
     configure=configure,
 )

@@ -22,15 +22,6 @@ https://learn.microsoft.com/azure/virtual-machines/managed-disks-overview#tempor
 """
 
 
-def is_there(mount_point: str) -> bool:
-    """Return whether the file says what it should."""
-    try:
-        with open(os.path.join(mount_point, NAME), encoding="utf-8", errors="replace") as stream:
-            return stream.read(len(TEXT) + 1) == TEXT
-    except OSError:
-        return False
-
-
 def write(agent: Agent, mount_point: str) -> None:
     """Write the file anew; a failure is a line in the log."""
     path = os.path.join(mount_point, NAME)
