@@ -33,7 +33,7 @@ def binary_directory(agent: Agent) -> str:
 
 @hookimpl
 def configure_sshd(agent: Agent, password_authentication: bool | None, client_alive_interval: int | None) -> bool:
-    """Edit ``sshd_config``, and write a drop-in where it includes a directory of them."""
+    """Edit ``sshd_config``, and write a drop-in for what another one would override."""
     from waagent_distro.steps import sshd
 
     return sshd.configure(agent, password_authentication, client_alive_interval)

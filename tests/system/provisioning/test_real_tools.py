@@ -163,6 +163,7 @@ def test_password_and_key(provisioned: Callable[..., dict[str, Any]]) -> None:
     assert seen["key login"] == "ops node7", evidence
     assert seen["password login"] == "ops", evidence
     assert seen["wrong password login"] == "", evidence
+    assert seen["settings"] == [1, None], evidence
     assert seen["sudo without password"] != "0", evidence
     assert seen["sudo with password"] == "0", evidence
     assert seen["sudoers"] == ["ops ALL=(ALL) ALL"], evidence
@@ -448,9 +449,8 @@ def look(machine: Machine, seen: dict[str, Any], before: str) -> None:
     seen["shadow"] = next(line.split(":")[1] for line in shadow if line.startswith("ops:"))
     seen["keys"] = len((home / ".ssh/authorized_keys").read_text().splitlines())
     seen["settings"] = [
-        (root / "etc/ssh" / name).read_text().count("\nPasswordAuthentication yes\n")
-        + (root / "etc/ssh" / name).read_text().startswith("PasswordAuthentication yes\n")
-        for name in ("sshd_config", "sshd_config.d/10-waagent.conf")
+        sum(line == "PasswordAuthentication yes" for line in path.read_text().splitlines()) if path.exists() else None
+        for path in (root / "etc/ssh/sshd_config", root / "etc/ssh/sshd_config.d/10-waagent.conf")
     ]
     seen["accounts"] = [
         sum(line.startswith("ops:") for line in machine.read(name).splitlines())

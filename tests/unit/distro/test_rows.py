@@ -72,6 +72,7 @@ def test_a_row(systemd, name):
     distro.restart_ssh()
     assert systemd.commands() == [reload]
     systemd.write("etc/ssh/sshd_config", "Include /etc/ssh/sshd_config.d/*.conf\n")
+    systemd.write("etc/ssh/sshd_config.d/50-image.conf", "PasswordAuthentication yes\n")
     distro.configure_sshd(password_authentication=False)
     assert systemd.read("etc/ssh/sshd_config.d/10-waagent.conf").startswith("PasswordAuthentication no\n")
     assert ("PasswordAuthentication no" in systemd.read("etc/ssh/sshd_config")) is edits_main

@@ -13,6 +13,8 @@ OFF = [("PasswordAuthentication", "no"), ("ChallengeResponseAuthentication", "no
 THREE = "PasswordAuthentication no\nChallengeResponseAuthentication no\nClientAliveInterval 180\n"
 ALIVE = "ClientAliveInterval 180\n"
 MAIN, DROP_IN = "etc/ssh/sshd_config", "etc/ssh/sshd_config.d/10-waagent.conf"
+IMAGES = "etc/ssh/sshd_config.d/50-cloud-init.conf"
+INCLUDE = "Include /etc/ssh/sshd_config.d/*.conf\n"
 
 
 @pytest.mark.parametrize(
@@ -76,12 +78,53 @@ def test_only_what_is_asked_for_is_set(machine):
     assert not (machine.root / DROP_IN).exists()
 
 
-def test_where_drop_ins_are_included_one_is_written_too(machine):
-    machine.write(MAIN, "Include /etc/ssh/sshd_config.d/*.conf\n")
+@pytest.mark.parametrize(
+    ("images", "ours"),
+    [
+        ("", None),
+        ("PasswordAuthentication no\nX11Forwarding no\n", None),
+        ("#PasswordAuthentication yes\nMatch User x\nPasswordAuthentication yes\n", None),
+        ("passwordauthentication=YES\n", "PasswordAuthentication no\n"),
+        ("Match User x\nMatch all\nPasswordAuthentication yes\n", "PasswordAuthentication no\n"),
+        ("Include /etc/ssh/more/*.conf\n", THREE),
+        ("KbdInteractiveAuthentication yes\nClientAliveInterval 3m\n", THREE.partition("\n")[2]),
+    ],
+)
+def test_a_drop_in_says_what_those_of_the_image_would_override(machine, images, ours):
+    machine.write(MAIN, INCLUDE)
+    machine.write(IMAGES, images)
+    machine.distro.configure_sshd(False, 180)
+    assert machine.read(MAIN) == INCLUDE + THREE
+    assert machine.read(IMAGES) == images
+    assert (machine.root / DROP_IN).exists() is (ours is not None)
+    if ours is not None:
+        assert machine.read(DROP_IN) == ours
+        assert stat.S_IMODE((machine.root / DROP_IN).stat().st_mode) == 0o600
+
+
+def test_a_main_file_with_other_includes_gets_the_whole_drop_in(machine):
+    machine.write(MAIN, INCLUDE + "Include /etc/ssh/more/*.conf\n")
     machine.distro.configure_sshd(False, 180)
     assert machine.read(DROP_IN) == THREE
-    assert machine.read(MAIN) == "Include /etc/ssh/sshd_config.d/*.conf\n" + THREE
-    assert stat.S_IMODE((machine.root / DROP_IN).stat().st_mode) == 0o600
+
+
+def test_the_first_drop_in_of_the_image_counts(machine):
+    machine.write(MAIN, INCLUDE)
+    machine.write(IMAGES, "PasswordAuthentication no\n")
+    machine.write("etc/ssh/sshd_config.d/60-cloudimg-settings.conf", "PasswordAuthentication yes\n")
+    machine.distro.configure_sshd(False)
+    assert not (machine.root / DROP_IN).exists()
+
+
+def test_our_drop_in_does_not_speak_against_who_edits_the_main_file_later(machine):
+    # The VMAccess extension resets a password and allows it in sshd_config, which a drop-in comes before.
+    machine.write(MAIN, INCLUDE)
+    machine.write(DROP_IN, "PasswordAuthentication yes\nKbdInteractiveAuthentication yes\n")
+    machine.distro.configure_sshd(False)
+    assert not (machine.root / DROP_IN).exists()
+    machine.write(DROP_IN, "PasswordAuthentication yes\nX11Forwarding no\n")
+    machine.distro.configure_sshd(False)
+    assert machine.read(DROP_IN) == "X11Forwarding no\n"
 
 
 def test_a_vendors_file_in_usr_is_not_copied(machine):
@@ -92,7 +135,8 @@ def test_a_vendors_file_in_usr_is_not_copied(machine):
 
 
 def test_a_configuration_that_sshd_refuses_is_taken_back(machine, monkeypatch):
-    machine.write(MAIN, "Include /etc/ssh/sshd_config.d/*.conf\nPort 22\n")
+    machine.write(MAIN, INCLUDE + "Port 22\n")
+    machine.write(IMAGES, "PasswordAuthentication yes\n")
     monkeypatch.setattr(sshd, "_which", lambda _program: "/usr/sbin/sshd")
     machine.answer(
         "/usr/sbin/sshd -t",
@@ -100,8 +144,8 @@ def test_a_configuration_that_sshd_refuses_is_taken_back(machine, monkeypatch):
     )
     with pytest.raises(NoAnswer, match="sshd refuses the new configuration, the old one stays: line 3: bad value"):
         machine.distro.configure_sshd(False, 180)
-    assert machine.read(MAIN) == "Include /etc/ssh/sshd_config.d/*.conf\nPort 22\n"
-    assert list((machine.root / "etc/ssh/sshd_config.d").iterdir()) == []
+    assert machine.read(MAIN) == INCLUDE + "Port 22\n"
+    assert [path.name for path in (machine.root / "etc/ssh/sshd_config.d").iterdir()] == ["50-cloud-init.conf"]
 
 
 def test_a_complaint_that_was_there_before_is_not_held_against_it(machine, monkeypatch):

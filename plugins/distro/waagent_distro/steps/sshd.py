@@ -28,7 +28,10 @@ Settings = Sequence["tuple[str, str]"]
 def configure(
     agent: Agent, password_authentication: bool | None, client_alive_interval: int | None, edit_main: bool = True
 ) -> bool:
-    """Set options of the server; the main file and a drop-in are written, whichever applies.
+    """Set options of the server, in the main file, and in a drop-in what the main file alone cannot put in force.
+
+    A drop-in comes before the main file. One that says no more than it must leaves the main file to those who edit it
+    later: the VMAccess extension, which a password is reset with, knows no other.
 
     Args:
         password_authentication: allowed or not; ``None`` leaves it.
@@ -42,16 +45,23 @@ def configure(
     directory = agent.config.text("OS.SshDir") or _SSH_DIR
     main = agent.paths.at(posixpath.join(directory, "sshd_config"))
     text = textfiles.read_or_empty(main)
-    writes: dict[str, str] = {}
+    writes: dict[str, str | None] = {}
+    edits_main = bool(edit_main and text)
     drop_ins = included_directory(text or textfiles.read_or_empty(agent.paths.at(_VENDOR_CONFIG)), directory)
-    if drop_ins:
-        path = os.path.join(agent.paths.at(drop_ins), DROP_IN)
-        writes[path] = edited(textfiles.read_or_empty(path), settings)
-    if edit_main and text:
-        writes[main] = edited(text, settings)
-    if not writes:
+    if not (edits_main or drop_ins):
         agent.log.info(f"The SSH server's configuration is left as it is: {main} includes no directory")
         return True
+    if drop_ins:
+        folder = agent.paths.at(drop_ins)
+        path = os.path.join(folder, DROP_IN)
+        others = [*_further_includes(text), *_other_drop_ins(folder)] if edits_main else []
+        needed = [one for one in settings if not edits_main or _is_overridden(others, *one)]
+        ours = _without(textfiles.read_or_empty(path), [key for key, value in settings if (key, value) not in needed])
+        ours = edited(ours, needed)
+        if ours or os.path.exists(path):
+            writes[path] = ours or None
+    if edits_main:
+        writes[main] = edited(text, settings)
     _write_all(agent, writes, main)
     return True
 
@@ -118,8 +128,50 @@ def _settings(password_authentication: bool | None, client_alive_interval: int |
     return found
 
 
+def _further_includes(text: str) -> list[str]:
+    """Return a line for each file or directory that the configuration includes besides the first."""
+    included = [word for line in text.split("\n") if _words(line)[:1] == ["include"] for word in _words(line)[1:]]
+    return [f"include {word}" for word in included[1:]]
+
+
+def _other_drop_ins(folder: str) -> list[str]:
+    """Return the text of the drop-ins of others, in the order in which sshd reads them."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    paths = [os.path.join(folder, name) for name in names if name != DROP_IN]
+    return [textfiles.read_or_empty(path) for path in paths if os.path.isfile(path)]
+
+
+def _is_overridden(texts: Sequence[str], key: str, value: str) -> bool:
+    """Return whether the first of *texts* that sets *key* for everybody sets something else than *value*.
+
+    What a text includes is not looked into: it might.
+    """
+    names = _names(key)
+    for text in texts:
+        everybody = True
+        for line in text.split("\n"):
+            words = _words(line)
+            if words[:1] == ["match"]:
+                everybody = words[1:2] == ["all"]
+            elif words[:1] == ["include"]:
+                return True
+            elif everybody and words and words[0] in names:
+                return words[1:2] != [value]
+    return False
+
+
+def _without(text: str, keys: Sequence[str]) -> str:
+    """Return *text* without the lines that set one of *keys*."""
+    names = {name for key in keys for name in _names(key)}
+    return "\n".join(line for line in text.split("\n") if not names.intersection(_words(line)[:1]))
+
+
+def _names(key: str) -> set[str]:
+    return {key.lower(), _ALIASES.get(key.lower(), key.lower())}
+
+
 def _set(lines: list[str], key: str, value: str) -> None:
-    names = {key.lower(), _ALIASES.get(key.lower(), key.lower())}
+    names = _names(key)
     open_match: int | None = None
     for number, line in enumerate(lines):
         words = _words(line)
@@ -148,14 +200,17 @@ def _words(line: str) -> list[str]:
     return [] if stripped.startswith("#") else stripped.replace("=", " ", 1).lower().split()
 
 
-def _write_all(agent: Agent, writes: dict[str, str], main: str) -> None:
+def _write_all(agent: Agent, writes: dict[str, str | None], main: str) -> None:
     before = {path: textfiles.read(path) if os.path.exists(path) else None for path in writes}
     if all(before[path] == text for path, text in writes.items()):
         return
     complaint = _complaint(agent, main)
     try:
         for path, text in writes.items():
-            textfiles.replace(path, text, 0o600)
+            if text is None:
+                textfiles.remove(path)
+            else:
+                textfiles.replace(path, text, 0o600)
         # A complaint that was there before (no host keys yet, no /run/sshd) is not about what was written.
         after = _complaint(agent, main)
         if after and after != complaint:
@@ -165,7 +220,7 @@ def _write_all(agent: Agent, writes: dict[str, str], main: str) -> None:
             if old is None:
                 textfiles.remove(path)
             else:
-                textfiles.replace(path, old)
+                textfiles.replace(path, old, 0o600)
         raise
 
 
