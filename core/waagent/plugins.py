@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from waagent.paths import Paths
 
 IMPORT_DEADLINE = 5.0
+"""Seconds that the import of a third party's plugin may take (ruling 22a)."""
 OWN_IMPORT_DEADLINE = 30.0
-"""Ours never hang, and a machine that is busy booting would not be provisioned without them."""
-"""Seconds that the import of a plugin may take (ruling 22a)."""
+"""The same for ours: they do not hang, and a machine that is busy booting would not be provisioned without them."""
 
 FIRST_PARTY = "waagent"
 """The Python distribution whose plugins are ours."""
