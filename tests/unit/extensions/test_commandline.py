@@ -12,7 +12,7 @@ from tests.unit.extensions.fakes import Bench, wanted
 from waagent_extensions import commandline
 
 NAME = "Contoso.Tools.Sample"
-ODD = "caf\u00e9 \u001b[2Jgone\u0007 half \ud83d \r\nnext\tline"
+ODD = "th\u00e9 \u001b[2Jgone\u0007 half \ud83d \r\nnext\tline"
 
 
 def words(**values: object) -> argparse.Namespace:
@@ -32,7 +32,7 @@ def test_a_message_cannot_steer_the_terminal_and_keeps_its_lines(
     reporting(bench, ODD)
     assert commandline.show(bench.agent, words(name=NAME)) == 0  # type: ignore[arg-type]
     shown = capsys.readouterr().out
-    assert "caf\u00e9 \\x1b[2Jgone\\x07 half \\ud83d \\r\nnext\tline" in shown
+    assert "th\u00e9 \\x1b[2Jgone\\x07 half \\ud83d \\r\nnext\tline" in shown
     assert commandline.show(bench.agent, words(name=NAME, json=True)) == 0  # type: ignore[arg-type]
     document = json.loads(capsys.readouterr().out)
     assert document["extensions"][0]["message"] == ODD

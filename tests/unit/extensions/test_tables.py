@@ -40,6 +40,7 @@ def zipped(**files: bytes) -> bytes:
         (b"", 1005, "cannot be expanded"),
         (zipped(**{"/../x": b""}), 1005, "is not allowed"),
     ],
+    ids=["nothing", "no manifest", "no JSON", "an array", "nothing in it", "no archive", "a way out"],
 )
 def test_what_is_wrong_with_a_package_has_a_code_and_words(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, data: bytes | None, code: int, says: str
