@@ -176,6 +176,10 @@ class Reporter:
                 return said
             return _transitioning(name, sequence, unit.full_name, _why(view, unit, outcome))
         if outcome.kind not in _SETTLED_BADLY:
+            if unit.enables and outcome.kind == order.DONE and not written:
+                # A process of the handler may be at work; people who wait should know that it is all there is.
+                why = "its enable command has ended without an error and without writing a status file"
+                return _transitioning(name, sequence, unit.full_name, why)
             return self._with_age(said, place.status_file(unit.extension, sequence))
         # The platform looks at the extension first: a failure without an item of its own sequence number could be
         # taken for the previous operation's result (extensions §13.3 N). The extension's own words count when it wrote

@@ -303,6 +303,15 @@ def test_a_status_that_is_cut_is_told_of_and_still_reported(bench: Bench) -> Non
     assert "holds 200" in bench.log()
 
 
+def test_a_handler_that_ended_and_said_nothing_is_told_of(bench: Bench) -> None:
+    # VMAccess after a reboot in the middle: it has noted the number as done, leaves, and writes no status.
+    bench.publish(NAME, "1.0", {"enable": ":"})
+    settle(bench, wanted(NAME, "1.0"))
+    found = extension(bench)
+    assert (found.status, found.code) == ("transitioning", 0)
+    assert "its enable command has ended without an error and without writing a status file" in (found.message or "")
+
+
 def test_a_status_from_before_the_machine_started_is_marked_as_such(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
