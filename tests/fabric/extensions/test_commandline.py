@@ -54,6 +54,8 @@ def test_people_see_what_runs_what_ran_and_where_the_logs_are(
     (tmp_path / "go").touch()
     fabric.wait_for_extension(NAME, sequence_number=3)
     agent.wait_until(lambda: shown(agent_root)["running"] is None, 20.0, "it is shown that nothing runs")
+    # What the platform is told follows with the next report.
+    agent.wait_until(lambda: shown(agent_root)["status"] == "Ready", 20.0, "it is shown as ready")
     document = shown(agent_root)
     assert (document["status"], document["state"]) == ("Ready", "Enabled")
     assert [(item["status"], item["message"]) for item in document["extensions"]] == [("success", "done")]
