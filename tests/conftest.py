@@ -17,11 +17,12 @@ SHARED = REPOSITORY.parent / "shared"
 
 CLONE_NEWNET = 0x40000000
 
-# A machine may be slow: that is no finding.
+# The same examples each time, however slow the machine is; HYPOTHESIS_PROFILE=explore looks for new ones.
 hypothesis.settings.register_profile(
-    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+    "same", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
-hypothesis.settings.load_profile("patient")
+hypothesis.settings.register_profile("explore", hypothesis.settings.get_profile("same"), derandomize=False)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

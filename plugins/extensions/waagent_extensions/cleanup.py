@@ -87,7 +87,7 @@ def recover(layout: Layout, log: Log) -> None:
 
             shutil.rmtree(os.path.join(layout.lib_dir, entry), ignore_errors=True)
     for _, _, path in layout.stray_packages(".zip.partial"):
-        if _is_package(path):
+        if "__" in os.path.basename(path):  # as the agent names them; what is in it may be anything yet
             with contextlib.suppress(OSError):
                 os.unlink(path)
     _take_over_old_state(layout, log)

@@ -99,7 +99,8 @@ def test_doctor_names_handlers_that_failed(bench: Bench) -> None:
 def test_what_a_kill_and_very_old_agents_left_is_set_straight(bench: Bench) -> None:
     lib = Path(bench.agent.paths.lib_dir)
     (lib / f".{NAME}-1.0.removed" / "bin").mkdir(parents=True)
-    (lib / f"{NAME}__3.0.zip.partial").write_bytes(b"PK")
+    for name in (NAME, "Contoso"):
+        (lib / f"{name}__3.0.zip.partial").write_bytes(b"no zip yet")
     (lib / f"{NAME}-2.0" / "config").mkdir(parents=True)
     old = lib / "handler_state" / f"{NAME}-2.0"
     old.mkdir(parents=True)
