@@ -115,7 +115,9 @@ elif verb == "set-property":
             found["CPUQuotaPerSecUSec"] = text
         else:
             found[name] = value
-    json.dump(known, open(path, "w"))
+    with open(path + ".new", "w") as stream:
+        json.dump(known, stream)
+    os.replace(path + ".new", path)  # the test reads it at any moment
 elif verb != "daemon-reload":
     sys.stderr.write("Unknown command verb '%%s'.\n" %% verb)
     sys.exit(1)
