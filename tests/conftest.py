@@ -30,9 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--own-network", action="store_true", help="with -n, as root: a network for each process")
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Give each of several test processes side by side a network of its own: a freed port is not the neighbour's."""
-    if hasattr(config, "workerinput") and config.getoption("--own-network"):
+    if hasattr(session.config, "workerinput") and session.config.getoption("--own-network"):
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "unshare")

@@ -100,6 +100,7 @@ def test_first_request_status_and_end(agent_root: Path, fabric: Fabric, running_
     until(agent, lambda: any(line.startswith("goal state") for line in trace(agent_root)), "the goal state")
     until(agent, lambda: fabric.statuses, "a status")
     assert [request.path for request in list(fabric.requests)[:2]] == ["/?comp=versions", "/machine/?comp=goalstate"]
+    until(agent, lambda: copy(agent_root), "the copy for people")  # it follows the upload
     assert copy(agent_root)["version"] == "3.0.0.0"
     until(agent, lambda: copy(agent_root).get("report", {}).get("outcome") == "uploaded", "the copy")
     assert copy(agent_root)["details"]["watcher"] == {"seen": "watcher"}
