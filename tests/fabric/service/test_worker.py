@@ -192,7 +192,11 @@ def test_a_failed_plan_is_in_the_status(agent_root: Path, fabric: Fabric, runnin
         return any("no such disk" in json.dumps(status.document) for status in list(fabric.statuses))
 
     until(agent, told, "the failure in the status")
-    assert any("boot: disk of plugin watcher" in line for line in copy(agent_root)["problems"])
+
+    def shown() -> bool:
+        return any("boot: disk of plugin watcher" in line for line in copy(agent_root).get("problems", ()))
+
+    until(agent, shown, "the failure in the copy for people")
 
 
 def test_swap_runs_on_after_the_stage_is_done(agent_root: Path, fabric: Fabric, running_agent: Starter) -> None:
