@@ -27,8 +27,6 @@ from waagent_fabric import Fabric, HandlerSpec, SettingsSpec
 NAME, VERSION = "Example.Quick", "1.0.0"
 STARTS = 5
 """How often an agent is started on a machine that it does not know."""
-CROWDS = 3
-"""How often twenty extensions come at once."""
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWNET = 0x20000, 0x4000000, 0x40000000
 
 # What is measured: key, words, unit.
@@ -220,14 +218,14 @@ class Bench:
 
     def twenty(self) -> None:
         installed, changed = [], []
-        for number in range(1, CROWDS + 1):
-            self.say(f"20 extensions in one goal state, {number} of {CROWDS}")
+        for number in range(1, self.arguments.crowds + 1):
+            self.say(f"20 extensions in one goal state, {number} of {self.arguments.crowds}")
             wanted = self.offer(f"Example.Crowd{number}x", 20)
-            time.sleep(8 + 6 * number / CROWDS)
+            time.sleep(8 + 6 * number / self.arguments.crowds)
             published = self.publish(wanted)
             installed.append(self.wait(wanted, 600) - published)
             self.say("one of twenty changes")
-            time.sleep(9 + 6 * number / CROWDS)
+            time.sleep(9 + 6 * number / self.arguments.crowds)
             name = list(wanted)[7]
             published = self.publish({**wanted, name: 1})
             changed.append(self.wait({name: 1}, 600) - published)
@@ -282,6 +280,7 @@ def main() -> int:
     parser.add_argument("--agents", default="waagent,other", help="which, in this order")
     parser.add_argument("--idle", type=float, default=120.0, help="seconds of the idle window")
     parser.add_argument("--rounds", type=int, default=8, help="how many new settings")
+    parser.add_argument("--crowds", type=int, default=3, help="how often twenty extensions come at once")
     parser.add_argument("--many", type=int, default=0, help="also so many extensions in one goal state (200)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
     arguments = parser.parse_args()
