@@ -15,8 +15,9 @@ USUAL = "/var/lib/waagent"
 def link(paths: Paths, log: Log) -> None:
     """Put a link to ``Lib.Dir`` where its default would be, unless somebody has anything there."""
     usual, place = paths.at(USUAL), paths.lib_dir
-    if os.path.realpath(usual) == os.path.realpath(place) or place.startswith(usual + os.sep):
-        return
+    real, wanted = os.path.realpath(usual), os.path.realpath(place)
+    if os.path.commonpath((real, wanted)) in (real, wanted):
+        return  # the same, or one lies in the other and a link would lead round in circles
     problem = "is there"
     if not os.path.islink(usual):
         try:

@@ -85,6 +85,17 @@ def test_the_usual_place_leads_to_a_state_directory_elsewhere(service: Service, 
     assert "cannot become a link" not in service.log
 
 
+@pytest.mark.parametrize("place", ["/var/lib", "/var/lib/waagent/state"])
+def test_no_link_leads_round_in_circles(service: Service, place: str) -> None:
+    (service.root / "etc").mkdir(exist_ok=True)
+    with (service.root / "etc/waagent.conf").open("a") as conf:
+        conf.write(f"Lib.Dir={place}\n")
+    service.start().until_traced("worker installed")
+    assert service.stop() == 0
+    assert not (service.root / "var/lib/waagent").is_symlink()
+    assert "cannot become a link" not in service.log
+
+
 @pytest.mark.parametrize("before", ["a file of somebody", "a link of somebody"])
 def test_what_somebody_has_at_the_usual_place_stays_and_is_told(service: Service, before: str) -> None:
     usual = service.root / "var/lib/waagent"
