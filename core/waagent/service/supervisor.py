@@ -152,12 +152,15 @@ class Supervisor:
     def _forget_endpoint(self) -> None:
         """Forget where the platform was: the disk may have moved to another environment since (wireserver §2.2)."""
         for name in FOUND_ENDPOINT:
-            try:
-                os.unlink(self.paths.lib(name))
-            except FileNotFoundError:
-                pass
-            except OSError as problem:
-                self.log.warning(f"{self.paths.lib(name)} cannot be deleted: {problem}")
+            self._delete(self.paths.lib(name))
+
+    def _delete(self, path: str) -> None:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as problem:
+            self.log.warning(f"{path} cannot be deleted: {problem}")
 
     def _remove_pid(self) -> None:
         try:
@@ -275,12 +278,7 @@ class Supervisor:
             self._settings = settings
             self.log.sinks.level = VERBOSE if self._options.verbose or settings.verbose_file else INFO
             self._worker.packaged_only = settings.packaged_only
-        try:
-            os.unlink(self.paths.run(PLUGIN_LIST))
-        except FileNotFoundError:
-            pass
-        except OSError as problem:
-            self.log.warning(f"The list of plugins cannot be dropped: {problem}")
+        self._delete(self.paths.run(PLUGIN_LIST))
         try:
             self._boot.begin_again()
         except OSError as problem:
