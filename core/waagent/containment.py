@@ -120,6 +120,7 @@ class _Caller:
                 return
             self.thread.name = f"{call.plugin}.{call.hook}"
             call.run()
+            sys.settrace(None)
             self.thread.name = "plugins"
             del call  # what it returned is not kept until the next one
 
@@ -192,6 +193,8 @@ class Containment:
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._abandoned: dict[str, list[Call]] = {}
         self._idle: list[_Caller] = []
+        self.ours: set[str] = set()
+        """Our plugins share a thread; what anybody else does to a thread (tracing, context) ends with that thread."""
         self.labels: dict[str, str] = {}
         """How messages name a plugin: ``acme (acme-waagent 1.2)``."""
 
@@ -213,13 +216,13 @@ class Containment:
         refused = self._refuse(plugin, hook, periodic)
         if refused is not None:
             return refused
-        return self._finish(Call(plugin, hook, function, deadline, self._idle_caller()), periodic)
+        return self._finish(Call(plugin, hook, function, deadline, self._idle_caller(plugin)), periodic)
 
     def call_all(
         self, calls: Iterable[tuple[str, Callable[[], Any]]], hook: str, *, deadline: float
     ) -> dict[str, Outcome]:
         """Call several plugins at once, each in its own thread, and return how each ended, by name."""
-        running = [Call(plugin, hook, function, deadline, self._idle_caller()) for plugin, function in calls]
+        running = [Call(plugin, hook, function, deadline, self._idle_caller(plugin)) for plugin, function in calls]
         return {call.plugin: self._finish(call, periodic=False) for call in running}
 
     def stuck(self) -> dict[str, str]:
@@ -279,9 +282,9 @@ class Containment:
             self._log.info(f"plugin {self.label(plugin)}: {calls[-1].hook} has returned; it is called again")
         return running
 
-    def _idle_caller(self) -> _Caller | None:
+    def _idle_caller(self, plugin: str) -> _Caller | None:
         with self._lock:
-            return self._idle.pop() if self._idle else None
+            return self._idle.pop() if self._idle and plugin in self.ours else None
 
     def _dismiss(self, caller: _Caller, is_idle: bool) -> None:
         with self._lock:
@@ -293,7 +296,7 @@ class Containment:
     def _finish(self, call: Call, periodic: bool) -> Outcome:
         returned = call.wait()
         if call.caller is not None:
-            self._dismiss(call.caller, returned)
+            self._dismiss(call.caller, returned and call.plugin in self.ours)
         if isinstance(call.problem, KeyboardInterrupt):
             raise call.problem
         with self._lock:

@@ -289,6 +289,8 @@ class PluginHost:
     def _import(self, loaders: dict[str, Callable[[], object]]) -> None:
         for name in loaders:
             self.containment.labels[name] = self._plugins[name].label
+            if self._plugins[name].first_party:
+                self.containment.ours.add(name)
 
         def bring(name: str, load: Callable[[], object]) -> Callable[[], Examined | None]:
             return lambda: _bring(load, self._plugins[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -188,7 +189,20 @@ def test_failing_names_only_those_whose_last_call_failed(containment):
     assert containment.failing("other") == {}
 
 
+def test_what_a_third_party_does_to_its_thread_meets_nobody_else(containment):
+    containment.ours.add("good")
+
+    def bad() -> None:
+        sys.settrace(lambda *_: 1 / 0)
+
+    containment.call("good", "h", lambda: 1, deadline=30)
+    for _ in range(3):
+        containment.call("bad", "h", bad, deadline=1)
+        assert containment.call("good", "h", lambda: list(map(str, range(3))), deadline=5).value == ["0", "1", "2"]
+
+
 def test_one_thread_makes_many_calls_and_a_late_one_ends_with_its_call(containment, eventually):
+    containment.ours.update({"acme", "slow", *(f"p{number}" for number in range(9))})
     before = set(threading.enumerate())
     threads = [containment.call("acme", "on_start", threading.get_ident, deadline=30).value for _ in range(50)]
     assert len(set(threads)) == 1
