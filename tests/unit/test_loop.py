@@ -218,8 +218,10 @@ def test_call_soon_from_another_thread_wakes_a_waiting_loop(real_loop):
         real_loop.call_soon(lambda: ident.append(threading.get_ident()))
         real_loop.call_soon(lambda: real_loop.stop(7))
 
-    threading.Timer(0.05, other).start()
+    timer = threading.Timer(0.05, other)
+    timer.start()
     assert real_loop.run() == 7
+    timer.join()  # it has stopped the loop, and may not have ended yet
     assert ident == [threading.get_ident()]
 
 
