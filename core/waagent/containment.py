@@ -27,6 +27,8 @@ BREAKER_MOST = 60
 """Most periods that are left out between two tries."""
 
 _DEEPEST = 25
+_TICK = 0.001
+"""Seconds of the shortest wait for a call: so short a deadline lets it begin at all."""
 
 
 class Tally:
@@ -95,89 +97,119 @@ class Outcome:
         return self.state == ANSWERED
 
 
-class _Caller:
-    """A daemon thread that makes one call after the other: to start a thread costs more than most calls."""
-
-    __slots__ = ("_calls", "thread")
-
-    def __init__(self) -> None:
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
-
-    def make(self, call: Call) -> None:
-        """Make *call* after those before."""
-        self._calls.put(call)
-
-    def leave(self) -> None:
-        """End the thread, once the calls that it was given have returned."""
-        self._calls.put(None)
-
-    def _serve(self) -> None:
-        while True:
-            call = self._calls.get()
-            if call is None:
-                return
-            self.thread.name = f"{call.plugin}.{call.hook}"
-            call.run()
-            sys.settrace(None)
-            self.thread.name = "plugins"
-            del call  # what it returned is not kept until the next one
-
-
 class Call:
-    """One call under way; it owns its result, so that a late one cannot land in a later call."""
+    """One call of a plugin; it owns its result, so that a late one cannot land in a later call."""
 
-    __slots__ = ("_done", "_function", "began", "caller", "deadline", "hook", "plugin", "problem", "seconds", "value")
+    __slots__ = ("began", "finished", "function", "hook", "plugin", "problem", "seconds", "value")
 
-    def __init__(
-        self, plugin: str, hook: str, function: Callable[[], Any], deadline: float | None, caller: _Caller | None
-    ) -> None:
+    def __init__(self, plugin: str, hook: str, function: Callable[[], Any]) -> None:
         self.plugin = plugin
         self.hook = hook
-        self.deadline = deadline
+        self.function = function
         self.value: Any = None
         self.problem: BaseException | None = None
-        self.seconds = 0.0
-        self._done = _thread.allocate_lock()
-        self._done.acquire()
-        self._function = function
         self.began = time.monotonic()
-        self.caller: _Caller | None = None
-        try:
-            self.caller = caller or _Caller()
-        except RuntimeError as problem:
-            # No more threads: the machine is in trouble, and this call is just a failed one.
-            self.problem = problem
-            self._done.release()
-        else:
-            self.caller.make(self)
+        self.seconds = 0.0
+        self.finished = False
+        """Whether the plugin has returned."""
 
     def run(self) -> None:
-        """Make the call; runs in the caller's thread."""
+        """Make the call; runs in a thread that may be lost with it."""
         try:
-            self.value = self._function()
+            self.value = self.function()
         except BaseException as problem:  # SystemExit and what else a plugin finds to raise
             self.problem = problem
         finally:
             self.seconds = time.monotonic() - self.began
-            self._done.release()
+            self.finished = True
 
-    @property
-    def finished(self) -> bool:
-        """Whether the plugin has returned."""
-        return not self._done.locked()
 
-    def wait(self) -> bool:
-        """Wait until the plugin returns or its deadline is over; return whether it returned."""
-        if self.deadline is None:
-            left = -1.0
+class _Round:
+    """Calls of one hook that a thread makes one after the other while somebody waits for all of them.
+
+    To hand each over by itself would wake two threads for each.
+    """
+
+    __slots__ = ("_at", "_deadline", "_given_up", "_lock", "_over", "caller", "calls")
+
+    def __init__(self, calls: list[Call], deadline: float | None, caller: _Caller | None) -> None:
+        self.calls = calls
+        self._deadline = deadline
+        self._at = 0
+        self._given_up = False
+        self._lock = _thread.allocate_lock()
+        self._over = _thread.allocate_lock()
+        self._over.acquire()
+        self.caller: _Caller | None = None
+        try:
+            self.caller = caller or _Caller()
+        except RuntimeError as problem:
+            # No more threads: the machine is in trouble, and these calls are just failed ones.
+            for call in calls:
+                call.problem, call.finished = problem, True
+            self._over.release()
         else:
-            left = max(0.0, self.began + self.deadline - time.monotonic())
-        if self._done.acquire(timeout=left):
-            self._done.release()
-            return True
-        return False
+            self.caller.make(self)
+
+    def run(self) -> None:
+        """Make the calls until one of them was given up; runs in the caller's thread."""
+        thread = threading.current_thread()
+        try:
+            for at, call in enumerate(self.calls):
+                with self._lock:
+                    if self._given_up:
+                        break
+                    self._at = at
+                    call.began = time.monotonic()
+                thread.name = f"{call.plugin}.{call.hook}"
+                call.run()
+                sys.settrace(None)
+                if isinstance(call.problem, KeyboardInterrupt):
+                    break
+            thread.name = "plugins"
+        finally:
+            self._over.release()
+
+    def wait(self) -> int:
+        """Wait until all calls have returned, or one of them is late and given up; return how many that makes."""
+        while not self._over.acquire(timeout=self._left()):
+            with self._lock:
+                if not self.calls[self._at].finished and self._left() <= _TICK:
+                    self._given_up = True
+                    return self._at + 1
+        return len(self.calls)
+
+    def _left(self) -> float:
+        if self._deadline is None:
+            return -1.0
+        return max(_TICK, self.calls[self._at].began + self._deadline - time.monotonic())
+
+
+class _Caller:
+    """A daemon thread that makes the calls of one round after the other: to start one costs more than most calls."""
+
+    __slots__ = ("_rounds", "thread")
+
+    def __init__(self) -> None:
+        self._rounds: SimpleQueue[_Round | None] = SimpleQueue()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def make(self, calls: _Round) -> None:
+        """Make *calls* after those before."""
+        self._rounds.put(calls)
+
+    def leave(self) -> None:
+        """End the thread, once the calls that it was given have returned."""
+        self._rounds.put(None)
+
+    def _serve(self) -> None:
+        while True:
+            calls = self._rounds.get()
+            if calls is None:
+                return
+            calls.run()
+            del calls  # what they returned is not kept until the next ones
 
 
 class Containment:
@@ -191,6 +223,7 @@ class Containment:
         self._log = log
         self._lock = threading.Lock()
         self._tallies: dict[tuple[str, str], Tally] = {}
+        self._troubled: dict[tuple[str, str], Tally] = {}
         self._abandoned: dict[str, list[Call]] = {}
         self._idle: list[_Caller] = []
         self.ours: set[str] = set()
@@ -213,17 +246,56 @@ class Containment:
         Raises:
             KeyboardInterrupt: somebody, or the plugin, wants the agent to end.
         """
-        refused = self._refuse(plugin, hook, periodic)
-        if refused is not None:
-            return refused
-        return self._finish(Call(plugin, hook, function, deadline, self._idle_caller(plugin)), periodic)
+        return self.call_in_turn([(plugin, function)], hook, deadline=deadline, periodic=periodic)[0]
+
+    def call_in_turn(
+        self,
+        calls: Iterable[tuple[str, Callable[[], Any]]],
+        hook: str,
+        *,
+        deadline: float | None,
+        periodic: bool = False,
+    ) -> list[Outcome]:
+        """Call several plugins, each once, one after the other, and return how each call ended, in their order.
+
+        Args:
+            calls: names and calls.
+            hook, deadline, periodic: see :meth:`call`; the deadline is each call's own.
+
+        Raises:
+            KeyboardInterrupt: as :meth:`call`; what comes after is not called.
+        """
+        outcomes: dict[str, Outcome] = {}
+        rounds: list[list[Call]] = []
+        names = []
+        for plugin, function in calls:
+            names.append(plugin)
+            refused = self._refuse(plugin, hook, periodic)
+            if refused is not None:
+                outcomes[plugin] = refused
+            elif rounds and plugin in self.ours and rounds[-1][0].plugin in self.ours:
+                rounds[-1].append(Call(plugin, hook, function))
+            else:
+                rounds.append([Call(plugin, hook, function)])
+        while rounds:
+            together = rounds.pop(0)
+            made = _Round(together, deadline, self._idle_caller(together[0].plugin))
+            count = made.wait()
+            for outcome in self._ended(made, count, deadline, periodic):
+                outcomes[outcome.plugin] = outcome
+            if count < len(together):
+                rounds.insert(0, together[count:])
+        return [outcomes[plugin] for plugin in names]
 
     def call_all(
         self, calls: Iterable[tuple[str, Callable[[], Any]]], hook: str, *, deadline: float
     ) -> dict[str, Outcome]:
         """Call several plugins at once, each in its own thread, and return how each ended, by name."""
-        running = [Call(plugin, hook, function, deadline, self._idle_caller(plugin)) for plugin, function in calls]
-        return {call.plugin: self._finish(call, periodic=False) for call in running}
+        running = [
+            _Round([Call(plugin, hook, function)], deadline, self._idle_caller(plugin)) for plugin, function in calls
+        ]
+        ended = [outcome for made in running for outcome in self._ended(made, made.wait(), deadline, periodic=False)]
+        return {outcome.plugin: outcome for outcome in ended}
 
     def stuck(self) -> dict[str, str]:
         """Return the plugins that get no calls because an earlier one has not returned, each with that hook's name."""
@@ -239,9 +311,8 @@ class Containment:
         """Return the tallies with failures, by plugin and hook."""
         found: dict[str, dict[str, Tally]] = {}
         with self._lock:
-            for (plugin, hook), tally in self._tallies.items():
-                if tally.failures:
-                    found.setdefault(plugin, {})[hook] = tally
+            for (plugin, hook), tally in self._troubled.items():
+                found.setdefault(plugin, {})[hook] = tally
         return found
 
     def tallies(self, plugin: str) -> dict[str, Tally]:
@@ -254,7 +325,7 @@ class Containment:
         with self._lock:
             return {
                 name: f"{tallied}: {tally.last_error}"
-                for (name, tallied), tally in self._tallies.items()
+                for (name, tallied), tally in self._troubled.items()
                 if tally.consecutive and hook in (None, tallied)
             }
 
@@ -293,13 +364,18 @@ class Containment:
                 return
         caller.leave()
 
-    def _finish(self, call: Call, periodic: bool) -> Outcome:
-        returned = call.wait()
-        if call.caller is not None:
-            self._dismiss(call.caller, returned and call.plugin in self.ours)
+    def _ended(self, made: _Round, count: int, deadline: float | None, periodic: bool) -> list[Outcome]:
+        calls = made.calls[:count]
+        all_returned = all(call.finished for call in made.calls)
+        if made.caller is not None:
+            self._dismiss(made.caller, all_returned and calls[0].plugin in self.ours)
+        return [self._finish(call, made.caller, deadline, periodic) for call in calls]
+
+    def _finish(self, call: Call, caller: _Caller | None, deadline: float | None, periodic: bool) -> Outcome:
         if isinstance(call.problem, KeyboardInterrupt):
             raise call.problem
         with self._lock:
+            returned = call.finished
             tally = self._tallies.setdefault((call.plugin, call.hook), Tally())
             tally.calls += 1
             if returned and call.problem is None:
@@ -311,17 +387,19 @@ class Containment:
                 tally.last_seconds = call.seconds
             else:
                 self._abandoned.setdefault(call.plugin, []).append(call)
-        return self._failed(call, tally, returned, periodic)
+        thread = caller.thread.ident if caller is not None else None
+        return self._failed(call, tally, "" if returned else f"no answer within {deadline:g} s", thread, periodic)
 
-    def _failed(self, call: Call, tally: Tally, returned: bool, periodic: bool) -> Outcome:
-        problem = call.problem if returned else None
+    def _failed(self, call: Call, tally: Tally, late: str, thread: int | None, periodic: bool) -> Outcome:
+        problem = None if late else call.problem
         if problem is not None:
             state, error, trail = FAILED, describe(problem), trail_of(problem.__traceback__)
             signature = f"{type(problem).__name__} {trail[-1:]}"
         else:
-            state, error = LATE, f"no answer within {call.deadline:g} s"
-            signature, trail = "late", stack_of(call.caller.thread.ident if call.caller is not None else None)
+            state, error = LATE, late
+            signature, trail = "late", stack_of(thread)
         with self._lock:
+            self._troubled[call.plugin, call.hook] = tally
             tally.failures += 1
             tally.consecutive += 1
             tally.last_error = error

@@ -246,8 +246,7 @@ class Hooks:
     # ---- Calling ----
 
     def _tell(self, hook: str, **arguments: Any) -> None:
-        for implementation in self._registry.implementations(hook):
-            self._call(hook, implementation, arguments, _ignore)
+        self._call(hook, self._registry.implementations(hook), arguments, _ignore)
 
     def _plan_type(self) -> type[Plan]:
         from waagent.plan import Plan
@@ -264,10 +263,10 @@ class Hooks:
     ) -> tuple[list[tuple[str, _Record]], list[Outcome]]:
         found: list[tuple[str, _Record]] = []
         failed = []
-        for implementation in self._registry.implementations(hook):
-            outcome = self._call(hook, implementation, arguments, lambda answer: _records(answer, record))
+        implementations = self._registry.implementations(hook)
+        for outcome in self._call(hook, implementations, arguments, lambda answer: _records(answer, record)):
             if outcome.answered:
-                found += [(implementation.plugin, one) for one in outcome.value]
+                found += [(outcome.plugin, one) for one in outcome.value]
             else:
                 failed.append(outcome)
         return found, failed
@@ -288,7 +287,7 @@ class Hooks:
             if any_root_only and not implementation.any_root:
                 continue
             asked += 1
-            outcome = self._call(hook, implementation, arguments, lambda answer: _answer(answer, record))
+            outcome = self._call(hook, (implementation,), arguments, lambda answer: _answer(answer, record))[0]
             if not outcome.answered:
                 failed.append(outcome)
             elif outcome.value is not None:
@@ -298,19 +297,26 @@ class Hooks:
     def _call(
         self,
         hook: str,
-        implementation: Implementation,
+        implementations: Sequence[Implementation],
         arguments: Mapping[str, Any],
         check: Callable[[Any], Any],
-    ) -> Outcome:
+    ) -> list[Outcome]:
+        if not implementations:
+            return []
         traits = self._registry.traits[hook]
-        given = [arguments[name] for name in implementation.arguments]
-        return self._containment.call(
-            implementation.plugin,
+        return self._containment.call_in_turn(
+            [(one.plugin, _bound(one, arguments, check)) for one in implementations],
             hook,
-            lambda: check(implementation.function(*given)),
             deadline=traits.deadline,
             periodic=traits.periodic,
         )
+
+
+def _bound(
+    implementation: Implementation, arguments: Mapping[str, Any], check: Callable[[Any], Any]
+) -> Callable[[], Any]:
+    given = [arguments[name] for name in implementation.arguments]
+    return lambda: check(implementation.function(*given))
 
 
 def _ignore(answer: Any) -> None:

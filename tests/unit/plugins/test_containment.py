@@ -181,6 +181,49 @@ def test_several_calls_run_at_once_under_one_deadline(containment):
     assert [outcomes[name].state for name in "abcd"] == [ANSWERED] * 3 + [LATE]
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_calls_in_turn_end_each_in_its_own_way_and_in_their_order(containment, eventually, ours):
+    over = threading.Event()
+    order = []
+    calls = [
+        ("a", lambda: order.append("a") or "first"),
+        ("b", fail(ValueError("no luck"))),
+        ("c", lambda: over.wait(30)),
+        ("d", lambda: order.append("d") or threading.current_thread().name),
+        ("e", fail(SystemExit(2))),
+    ]
+    if ours:
+        containment.ours.update("abcde")
+    outcomes = containment.call_in_turn(calls, "report_status", deadline=0.5)
+    assert [outcome.plugin for outcome in outcomes] == list("abcde")
+    assert [outcome.state for outcome in outcomes] == [ANSWERED, FAILED, LATE, ANSWERED, FAILED]
+    assert [outcomes[0].value, outcomes[3].value, order] == ["first", "d.report_status", ["a", "d"]]
+    again = containment.call_in_turn(calls[2:4], "report_status", deadline=0.5)
+    assert [outcome.state for outcome in again] == [STUCK, ANSWERED]
+    over.set()
+    eventually(lambda: not containment.stuck())
+    assert [outcome.state for outcome in containment.call_in_turn(calls[:3], "h", deadline=30)] == [
+        ANSWERED,
+        FAILED,
+        ANSWERED,
+    ]
+
+
+def test_each_call_in_turn_has_the_whole_deadline(containment):
+    containment.ours.update("abcd")
+    calls = [(name, lambda: time.sleep(0.4)) for name in "abcd"]
+    outcomes = containment.call_in_turn(calls, "h", deadline=1)
+    assert [outcome.state for outcome in outcomes] == [ANSWERED] * 4
+
+
+def test_nobody_is_called_after_a_keyboard_interrupt(containment):
+    containment.ours.update("ab")
+    called = []
+    with pytest.raises(KeyboardInterrupt):
+        containment.call_in_turn([("a", fail(KeyboardInterrupt())), ("b", lambda: called.append(1))], "h", deadline=5)
+    assert called == []
+
+
 def test_failing_names_only_those_whose_last_call_failed(containment):
     containment.call("a", "h", fail(ValueError("x")), deadline=30)
     containment.call("b", "h", fail(ValueError("x")), deadline=30)
