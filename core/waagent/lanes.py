@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
+from queue import Empty, SimpleQueue
 
 TYPE_CHECKING = False  # the resident worker does without the typing module
 if TYPE_CHECKING:
@@ -70,8 +70,9 @@ class Lane:
         self.name = name
         self._loop = loop
         self._log = log
-        self._ready = threading.Condition()
-        self._tasks: deque[_Task] = deque()
+        self._lock = threading.Lock()
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._waiting = 0
         self._keys: set[Hashable] = set()
         self._current: _Task | None = None
         self._thread: threading.Thread | None = None
@@ -122,7 +123,7 @@ class Lane:
     @property
     def waiting(self) -> int:
         """The number of tasks that have not begun."""
-        return len(self._tasks)
+        return self._waiting
 
     @property
     def overdue_seconds(self) -> float:
@@ -138,43 +139,47 @@ class Lane:
         Returns:
             Whether the lane is idle now.
         """
-        with self._ready:
+        with self._lock:
             self._closed = True
-            self._tasks.clear()
+            self._waiting = 0
             self._keys.clear()
-            self._ready.notify_all()
+            try:
+                while True:
+                    self._tasks.get_nowait()
+            except Empty:
+                self._tasks.put(None)
         if self._thread is not None and timeout > 0:
             self._thread.join(timeout)
         return self._current is None
 
     def _put(self, task: _Task) -> bool:
-        with self._ready:
+        with self._lock:
             if self._closed:
                 return False
             if task.key is not None:
                 if task.key in self._keys:
                     return False
                 self._keys.add(task.key)
-            self._tasks.append(task)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
                 self._thread.start()
-            self._ready.notify()
+            self._waiting += 1
+            self._tasks.put(task)
         return True
 
     def _serve(self) -> None:
         while True:
-            with self._ready:
-                while not self._tasks:
-                    if self._closed:
-                        return
-                    self._ready.wait()
-                task = self._tasks.popleft()
+            task = self._tasks.get()
+            with self._lock:
+                if task is None or self._closed:
+                    return
+                self._waiting -= 1
                 if task.key is not None:
                     self._keys.discard(task.key)
                 task.started = self._loop.clock()
                 self._current = task
             self._run(task)
+            del task  # what it holds is not kept until the next one
 
     def _run(self, task: _Task) -> None:
         timer: Timer | None = None
@@ -189,8 +194,7 @@ class Lane:
         finally:
             if timer is not None:
                 timer.cancel()
-            with self._ready:
-                self._current = None
+            self._current = None
         if error is not None:
             log_failure(self._log, task.name, error)
         done = task.on_done

@@ -115,9 +115,16 @@ class Loop:
         self._soon.append((fn, name))
         self.wake()
 
-    def call_later(self, seconds: float, fn: Callable[[], object], name: str = "") -> Timer:
-        """Run *fn* once, *seconds* from now."""
-        return self._add_timer(Timer(self, self.clock() + max(0.0, seconds), fn, name or _name_of(fn), None))
+    def call_later(self, seconds: float, fn: Callable[[], object], name: str = "", grid: float = 0.0) -> Timer:
+        """Run *fn* once, *seconds* from now.
+
+        With a *grid*, and at least two of it away: at the nearest multiple of *grid* since the loop was made, so that
+        what happens by :meth:`every` with that period and this wake the machine together.
+        """
+        due = self.clock() + max(0.0, seconds)
+        if grid > 0 and seconds >= 2 * grid:
+            due = self._due_after(due - grid, grid)
+        return self._add_timer(Timer(self, due, fn, name or _name_of(fn), None))
 
     def every(self, period: float | Callable[[], float], fn: Callable[[], object], name: str = "") -> Timer:
         """Run *fn* each *period* seconds, for the first time about one period from now (half of one to one and a half).

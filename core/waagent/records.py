@@ -91,7 +91,8 @@ class Periodic(Checked, Value):
     Attributes:
         name: a short name for the log and ``waagent plugins show``.
         period: seconds, or the name of the option that holds them.
-        run: does it; called again one period after it returned.
+        run: does it; called again one period after it returned, to the nearest goal state period: duties that fall
+            together wake the machine once.
         lane: the thread it runs in; ``None`` for the lane of hooks.
     """
 

@@ -154,6 +154,13 @@ def test_periods_with_a_common_multiple_wake_the_machine_together(loop, clock):
     assert max(abs(moment - round(moment)) for seen in moments.values() for moment in seen) < 0.15
 
 
+@pytest.mark.parametrize(("seconds", "due"), [(300, 1300), (296, 1294), (12, 1012), (11.9, 1011.2), (0, 999.3)])
+def test_what_is_far_away_goes_with_what_is_periodic(loop, clock, seconds, due):
+    """The nearest moment of the grid, so that a machine is woken once for both; what is near keeps its own."""
+    clock.now += -0.7
+    assert loop.call_later(seconds, lambda: None, grid=6).due == pytest.approx(due, abs=1e-6)
+
+
 @pytest.mark.parametrize("begun", [0.0, 2.9, 3.1, 5.9, 1e9 + 2.9])
 def test_the_first_run_is_about_a_period_away(loop, clock, begun):
     clock.now += begun

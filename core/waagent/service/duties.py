@@ -41,14 +41,18 @@ class Duties:
         return max(_LEAST, float(value))
 
     def _later(self, seconds: float, plugin: str, duty: Periodic) -> None:
-        self._agent.loop.call_later(seconds, lambda: self._submit(plugin, duty), f"duty {duty.name} of {plugin}")
+        grid = float(self._agent.config.integer("Extensions.GoalStatePeriod"))
+        self._agent.loop.call_later(
+            seconds, lambda: self._submit(plugin, duty), f"duty {duty.name} of {plugin}", grid=grid
+        )
 
     def _submit(self, plugin: str, duty: Periodic) -> None:
-        agent = self._agent
-        if agent.stopping.is_set():
-            return
-        agent.lane(duty.lane or HOOKS_LANE).submit(
-            lambda: agent.hooks.run_duty(plugin, duty, agent),
-            name=f"{duty.name} of {plugin}",
-            on_done=lambda _outcome, _problem: self._later(self.period(plugin, duty), plugin, duty),
-        )
+        if not self._agent.stopping.is_set():
+            lane = self._agent.lane(duty.lane or HOOKS_LANE)
+            lane.submit(lambda: self._run(plugin, duty), name=f"{duty.name} of {plugin}")
+
+    def _run(self, plugin: str, duty: Periodic) -> None:
+        try:
+            self._agent.hooks.run_duty(plugin, duty, self._agent)
+        finally:
+            self._later(self.period(plugin, duty), plugin, duty)

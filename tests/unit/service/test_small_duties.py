@@ -207,7 +207,7 @@ class Ticking:
 
     @hookimpl
     def declare_options(self) -> list[Option]:
-        return [Option("Ticking.Every", "int", 20, "seconds")]
+        return [Option("Ticking.Every", "int", 24, "seconds")]
 
     @hookimpl
     def declare_periodic(self, agent: Any) -> list[Periodic]:
@@ -218,7 +218,7 @@ class Ticking:
 
 
 @pytest.mark.parametrize(
-    ("period", "seconds"), [(5, 5.0), ("Ticking.Every", 20.0), ("Nobody.Knows", 300.0), (0, 300.0)]
+    ("period", "seconds"), [(5, 5.0), ("Ticking.Every", 24.0), ("Nobody.Knows", 300.0), (0, 300.0)]
 )
 def test_duties_run_again_one_period_after_they_returned(probe: Probe, period: float | str, seconds: float) -> None:
     plugin = Ticking(period)
