@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 import attrs
 
@@ -202,6 +203,7 @@ class Channel:
         return Unreachable(f"{where}: no HTTP: {redact(str(problem))[:200]}", "protocol")
 
 
+@lru_cache(maxsize=8)  # a period asks for the same two every time
 def split_url(url: str) -> tuple[str, int, str]:
     """Return host, port and the unmodified rest of an ``http`` URL.
 

@@ -60,6 +60,7 @@ class Wire:
         self._raw = raw
         self._clock = clock
         self._timeout = self._deadline = 0.0
+        self._armed = -1.0
         self._buffer = b""
         self._at = 0
 
@@ -102,6 +103,21 @@ class Wire:
             raise Malformed(f"a line of more than {LINE_LIMIT} bytes")
         return line.removesuffix(b"\r")
 
+    def lines_to_blank(self) -> list[bytes] | None:
+        """Return the lines before a blank one when all came already and all end as they should; else ``None``.
+
+        Nearly every head is one such piece; anything else is for :meth:`line` to judge.
+        """
+        end = self._buffer.find(b"\r\n\r\n", self._at)
+        if end < 0 or self._buffer.startswith(b"\r\n", self._at):
+            return None
+        block = self._buffer[self._at : end]
+        lines = block.split(b"\r\n")
+        if block.count(b"\n") != len(lines) - 1 or len(block) > LINE_LIMIT:
+            return None
+        self._at = end + 4
+        return lines
+
     def some(self, most: int) -> bytes:
         """Return what is there, waiting for at least one byte and at most *most*; nothing at the end of the stream.
 
@@ -139,7 +155,10 @@ class Wire:
         left = self._deadline - self._clock()
         if left <= 0:
             raise socket.timeout("the exchange took too long as a whole")
-        self._raw.settimeout(min(self._timeout, left))
+        wait = min(self._timeout, left)
+        if wait != self._armed:
+            self._raw.settimeout(wait)
+            self._armed = wait
 
 
 class Head:
@@ -223,10 +242,7 @@ def read_head(wire: Wire) -> Head:
 
 def _headers(wire: Wire) -> dict[str, str]:
     lines: list[bytes] = []
-    while True:
-        line = wire.line()
-        if not line:
-            break
+    for line in wire.lines_to_blank() or iter(wire.line, b""):
         if len(lines) == HEADER_LIMIT:
             raise Malformed(f"more than {HEADER_LIMIT} headers")
         if line[:1] in (b" ", b"\t") and lines:

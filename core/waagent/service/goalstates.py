@@ -33,7 +33,8 @@ class GoalStates:
     Args:
         agent: the worker's agent, with a platform.
         act: called on the loop with a goal state that plugins have to see.
-        polled: called on the loop after every poll, with whether anything was fetched.
+        polled: called on the loop after a poll, with whether it worked; not after one that found all as it was.
+        ended: called in the platform lane after every poll.
 
     Attributes:
         last_poll: seconds since the epoch of the last attempt, ``None`` before the first.
@@ -43,16 +44,25 @@ class GoalStates:
         error: why the last poll failed, ``None`` when it did not.
     """
 
-    def __init__(self, agent: Agent, act: Callable[[GoalState], object], polled: Callable[[bool], object]) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        act: Callable[[GoalState], object],
+        polled: Callable[[bool], object],
+        ended: Callable[[], object] = lambda: None,
+    ) -> None:
         self._agent = agent
         self._act = act
         self._polled = polled
+        self._ended = ended
         self._timer: Timer | None = None
         self._acted_on: str | None = None
         self._acting = False
         self._force = False
         self._tidied: GoalState | None = None
+        self._settled: GoalState | None = None
         self._marker = agent.paths.lib(INITIAL_MARKER)
+        self._is_marked = False
         self.last_poll: float | None = None
         self.last_success: float | None = None
         self.failures = 0
@@ -64,10 +74,9 @@ class GoalStates:
         config = self._agent.config
         if not config.boolean("Extensions.Enabled"):
             return DISABLED_PERIOD
-        name = "Extensions.GoalStatePeriod"
-        if not os.path.lexists(self._marker):
-            name = "Extensions.InitialGoalStatePeriod"
-        return float(config.optional_integer(name) or config.integer("Extensions.GoalStatePeriod"))
+        self._is_marked = self._is_marked or os.path.lexists(self._marker)
+        first = None if self._is_marked else config.optional_integer("Extensions.InitialGoalStatePeriod")
+        return float(first or config.integer("Extensions.GoalStatePeriod"))
 
     def start(self) -> None:
         """Poll now and from now on."""
@@ -96,12 +105,20 @@ class GoalStates:
     def poll(self, force: bool = False) -> None:
         """Ask the platform once; with *force* fetch everything anew. A poll that is still waiting is not doubled."""
         self._force = self._force or force
-        self._agent.lane(LANE).submit_once(
-            "poll", self._fetch, name="goal state poll", deadline=POLL_DEADLINE, on_done=self._done
-        )
+        self._agent.lane(LANE).submit_once("poll", self._poll_once, name="goal state poll", deadline=POLL_DEADLINE)
+
+    def _poll_once(self) -> None:
+        """Run in the platform lane."""
+        error = self._fetch()
+        platform = self._agent.platform
+        if error is None and not self.failures and platform is not None and platform.goal_state is self._settled:
+            self.last_success = time.time()  # as nearly always: the loop sleeps on
+        else:
+            self._agent.loop.call_soon(lambda: self._done(error), "goal state poll")
+        self._ended()
 
     def _fetch(self) -> str | None:
-        """Run in the platform lane; returns the error, so that an outage fills no log."""
+        """Return the error, so that an outage fills no log."""
         platform = self._agent.platform
         force, self._force = self._force, False
         self.last_poll = time.time()
@@ -118,9 +135,7 @@ class GoalStates:
             return text
         return None
 
-    def _done(self, error: str | None, problem: BaseException | None) -> None:
-        if problem is not None:
-            error = f"{type(problem).__name__}: {problem}"
+    def _done(self, error: str | None) -> None:
         if error is not None:
             self.failures += 1
             self.failed_polls += 1
@@ -151,6 +166,7 @@ class GoalStates:
         goal_state = platform.goal_state if platform is not None else None
         if goal_state is None or not self._acting:
             return
+        self._settled = goal_state
         extensions = goal_state.extensions
         if extensions.id == self._acted_on or extensions.outdated:
             return

@@ -61,6 +61,24 @@ def test_the_pieces_do_not_matter(data: bytes, cuts: list[int]) -> None:
     assert not source.has_surplus
 
 
+@pytest.mark.parametrize("data", [BY_LENGTH, BY_CHUNKS, BY_THE_END])
+@given(
+    edits=st.lists(st.tuples(st.integers(0, 120), st.sampled_from([b"\r\n", b"\n", b"\r", b" ", b"\r\n "])), max_size=6)
+)
+def test_one_piece_and_single_bytes_are_read_alike(data: bytes, edits: list[tuple[int, bytes]]) -> None:
+    for at, what in edits:
+        data = data[:at] + what + data[at:]
+
+    def read(source: http1.Wire) -> tuple[Any, ...]:
+        try:
+            head, body = exchange(source)
+        except (http1.Malformed, http1.NothingCame, http1.CutShort) as problem:
+            return (type(problem),)
+        return head.status, head.reason, head.headers, head.keeps, body
+
+    assert read(wire(data)) == read(wire(*(bytes([byte]) for byte in data)))
+
+
 @pytest.mark.parametrize("data", [BY_LENGTH, BY_CHUNKS])
 def test_every_cut_is_noticed(data: bytes) -> None:
     for end in range(1, len(data)):
