@@ -45,9 +45,10 @@ def redact(text: str) -> str:
         text = text.replace(secret, MARK)
     if "?" in text:
         text = _replace(_QUERY, _without_query, text)
-    if "sig" in text.lower():
+    lowered = text.lower()
+    if "sig=" in lowered or "sig%3d" in lowered:
         text = _replace(_SIGNATURE, rf"\1{MARK}", text)
-    if "@" in text:
+    if "@" in text and "://" in text:
         text = _replace(_USER, f"{MARK}@", text)
     return text
 
