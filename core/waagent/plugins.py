@@ -187,6 +187,10 @@ class PluginHost:
             found.append(attrs.evolve(info, failures=failures, last_error=error) if failures or error else info)
         return found
 
+    def are_ours(self, names: Iterable[str]) -> bool:
+        """Whether all these plugins come with the agent."""
+        return self.containment.ours.issuperset(names)
+
     def plugin(self, name: str) -> PluginInfo | None:
         """Return the installed plugin *name*."""
         return next((info for info in self.listing() if info.name == name), None)

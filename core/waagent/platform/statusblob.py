@@ -106,13 +106,13 @@ def encode_status(document: dict[str, Any]) -> bytes:
     return text.encode("ascii")
 
 
-def status_key(document: dict[str, Any]) -> str:
-    """Return a text that is equal for documents that differ at most in the time of reporting (ruling 28)."""
+def timeless(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of :func:`build_status` without the time of reporting (ruling 28)."""
     kept = {name: value for name, value in document.items() if name != "timestampUTC"}
     aggregate = dict(kept.get("aggregateStatus", {}))
     aggregate["handlerAggregateStatus"] = [_timeless(item) for item in aggregate.get("handlerAggregateStatus", ())]
     kept["aggregateStatus"] = aggregate
-    return json.dumps(kept, sort_keys=True, check_circular=False)
+    return kept
 
 
 def _timeless(item: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from waagent.agent import Agent
     from waagent.platform.models import StatusReport
+    from waagent.pluginlist import PluginInfo
     from waagent.service.goalstates import GoalStates
 
 NAME = "status.json"
@@ -36,7 +37,11 @@ class PublicStatus:
         self._agent = agent
         self._goal_states = goal_states
         self._started = timestamp()
-        self._written_key = ""
+        self._written: dict[str, Any] | None = None
+        self._details: dict[str, Any] = {}
+        self._details_text = ""
+        self._listing: list[PluginInfo] = []
+        self._plugins: list[dict[str, Any]] = []
         self._written_at = 0.0
         self.path = agent.paths.run(NAME)
 
@@ -47,6 +52,7 @@ class PublicStatus:
         problems: list[str],
         *,
         disabled: str | None = None,
+        is_same: bool = False,
     ) -> None:
         """Write the copy; a directory that refuses it costs a line a day and nothing else.
 
@@ -55,19 +61,16 @@ class PublicStatus:
             report: how the uploads go.
             problems: one line each.
             disabled: why the agent does nothing, ``None`` when it works.
+            is_same: the parts are known to be what they were the last time.
         """
-        content = self._content(parts, report, problems, disabled)
-        moments = content.pop("moments")
-        try:
-            key = json.dumps(content, sort_keys=True, default=str)
-        except Exception:  # details are whatever a plugin hands out
-            content["details"] = {plugin: _shown(details) for plugin, details in content["details"].items()}
-            key = json.dumps(content, sort_keys=True, default=str)
+        content = self._content(report, problems, disabled)
+        if not is_same:
+            self._look_at(parts)
+        content["details"] = self._details_text
         now = time.monotonic()
-        if key == self._written_key and now - self._written_at < _OLDEST:
+        if content == self._written and now - self._written_at < _OLDEST:
             return
-        content["moments"] = moments
-        text = redact(json.dumps(content, sort_keys=True, default=str)) + "\n"
+        text = redact(_text({**content, "details": self._details, "moments": self._moments(report)})) + "\n"
         try:
             ensure_dir(os.path.dirname(self.path), 0o755)
             if os.path.isdir(self.path) and not os.path.islink(self.path):
@@ -76,15 +79,22 @@ class PublicStatus:
         except OSError as problem:
             self._agent.log.periodic(86400, "public status", 2, f"{self.path} cannot be written: {problem}")
             return
-        self._written_key, self._written_at = key, now
+        self._written, self._written_at = content, now
 
-    def _content(
-        self, parts: list[tuple[str, StatusReport]], report: dict[str, Any], problems: list[str], disabled: str | None
-    ) -> dict[str, Any]:
+    def _look_at(self, parts: list[tuple[str, StatusReport]]) -> None:
+        details = {plugin: part.details for plugin, part in parts if part.details is not None}
+        try:
+            text = _text(details)
+        except Exception:  # details are whatever a plugin hands out
+            details = {plugin: _shown(one) for plugin, one in details.items()}
+            text = _text(details)
+        # A plugin may go on changing what it handed out: the text is what can be compared with later.
+        self._details, self._details_text = details, text
+
+    def _content(self, report: dict[str, Any], problems: list[str], disabled: str | None) -> dict[str, Any]:
         agent, polls = self._agent, self._goal_states
         platform = agent.platform
         goal_state = platform.goal_state if platform is not None else None
-        report = dict(report)
         return {
             "schema": SCHEMA,
             "version": agent.version,
@@ -101,24 +111,28 @@ class PublicStatus:
             },
             "poll": {"period": polls.period(), "failures": polls.failures, "error": polls.error},
             "report": {name: value for name, value in report.items() if not name.startswith("last_")},
-            "plugins": self._plugins(),
+            "plugins": self._of_plugins(),
             "bans": self._bans(),
             "problems": problems,
-            "details": {plugin: part.details for plugin, part in parts if part.details is not None},
-            "moments": {
-                "written": timestamp(),
-                "last_poll": _moment(polls.last_poll),
-                "last_successful_poll": _moment(polls.last_success),
-                "last_report": _moment(report.get("last_attempt")),
-                "last_successful_report": _moment(report.get("last_success")),
-                "suppressed_messages": sum(count for _, count in list(agent.log.sinks.periodic.values())),
-            },
         }
 
-    def _plugins(self) -> list[dict[str, Any]]:
-        if not self._agent.plugins_loaded:
-            return []
-        return [
+    def _moments(self, report: dict[str, Any]) -> dict[str, Any]:
+        polls = self._goal_states
+        return {
+            "written": timestamp(),
+            "last_poll": _moment(polls.last_poll),
+            "last_successful_poll": _moment(polls.last_success),
+            "last_report": _moment(report.get("last_attempt")),
+            "last_successful_report": _moment(report.get("last_success")),
+            "suppressed_messages": sum(count for _, count in list(self._agent.log.sinks.periodic.values())),
+        }
+
+    def _of_plugins(self) -> list[dict[str, Any]]:
+        listing = self._agent.plugins.listing() if self._agent.plugins_loaded else []
+        if listing == self._listing:  # nearly always the very same
+            return self._plugins
+        self._listing = listing
+        self._plugins = [
             {
                 "name": info.name,
                 "distribution": info.distribution,
@@ -130,8 +144,9 @@ class PublicStatus:
                 "failures": info.failures,
                 "last_error": info.last_error,
             }
-            for info in self._agent.plugins.listing()
+            for info in listing
         ]
+        return self._plugins
 
     def _bans(self) -> list[dict[str, Any]]:
         directory = self._agent.paths.lib("agents")
@@ -151,9 +166,13 @@ class PublicStatus:
         ]
 
 
+def _text(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, default=str)
+
+
 def _shown(details: Any) -> Any:
     try:
-        json.dumps(details, sort_keys=True, default=str)
+        _text(details)
     except Exception as problem:
         return f"cannot be shown: {type(problem).__name__}: {problem}"[:200]
     return details

@@ -105,7 +105,7 @@ class Worker:
         agent, loop = self.agent, self._loop
         report_start(agent)
         self._report_unclean_end()
-        goal_states = self._goal_states = GoalStates(agent, self._act, self._polled)
+        goal_states = self._goal_states = GoalStates(agent, self._act, self._polled, self._poll_ended)
         self._status = StatusDuty(agent, goal_states, PublicStatus(agent, goal_states))
         half_hourly = self._half_hourly = HalfHourly(agent)
 
@@ -277,6 +277,10 @@ class Worker:
             return
         if not status.running:
             status.start()
+
+    def _poll_ended(self) -> None:
+        if self._status is not None:
+            self._status.after_poll()
 
     def _look_at_host(self) -> None:
         """Have the host's services looked at, in a lane of its own: one that never answers takes its time."""

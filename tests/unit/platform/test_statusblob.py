@@ -21,8 +21,8 @@ from waagent.platform.statusblob import (
     build_status,
     encode_status,
     host_plugin_body,
-    status_key,
     storage_calls,
+    timeless,
 )
 
 NOW = "2026-01-02T03:04:05Z"
@@ -280,7 +280,7 @@ def test_the_key_ignores_when_it_was_reported_and_nothing_else() -> None:
     report = StatusReport(handlers=(handler, alone), goal_state=GoalStateReport(1, "Success", 0, "m", NOW))
 
     def key(part: StatusReport, timestamp: str = NOW) -> str:
-        return status_key(build_status([part], computer_name="c", os_name="o", os_version="v", timestamp=timestamp))
+        return timeless(build_status([part], computer_name="c", os_name="o", os_version="v", timestamp=timestamp))
 
     assert key(report) == key(report, "2030-01-01T00:00:00Z")
     changed = attrs.evolve(handler, extension=attrs.evolve(extension, message="other"))

@@ -221,6 +221,54 @@ def test_bans_are_in_the_public_copy(probe: Probe, duty: Duty) -> None:
     assert ban["file"] == str(agents / "3.9.0.0.ban.json")
 
 
+def test_what_a_third_party_changes_in_what_it_handed_out_is_seen(probe: Probe, duty: Duty) -> None:
+    problems = ["one"]
+    details = {"seen": 1}
+    duty.reporter.part = StatusReport(problems=problems, details=details)  # type: ignore[arg-type]
+    assert duty.at(0) == 1
+    problems.append("two")
+    details["seen"] = 2
+    assert duty.at(6) == 2
+    assert probe.platform.uploads[-1]["aggregateStatus"]["guestAgentStatus"]["formattedMessage"]["message"].endswith(
+        "one; two"
+    )
+    assert duty.copy()["details"]["reporter"] == {"seen": 2}
+
+
+def test_an_idle_machine_collects_after_its_poll_and_waits_for_none_that_hangs(probe: Probe, duty: Duty) -> None:
+    copies: list[float] = []
+    write = duty.public.write
+
+    def noting(*arguments: Any, **more: Any) -> None:
+        copies.append(probe.clock.now - 1000)
+        write(*arguments, **more)
+
+    duty.public.write = noting  # type: ignore[method-assign]
+    duty.duty.start()
+    probe.settle()
+
+    def second(seconds: float, poll: bool) -> None:
+        probe.clock.now = 1000 + seconds
+        probe.loop.turn(block=False)
+        probe.settle()
+        if poll:
+            duty.duty.after_poll()
+            probe.settle()
+
+    second(6, poll=True)
+    assert copies == [0, 6]  # and not twice
+    for seconds in (12, 18, 24):
+        second(seconds, poll=False)
+    assert copies == [0, 6, 18, 24]
+    second(26, poll=True)
+    duty.reporter.part = StatusReport(busy=True)
+    second(30, poll=True)
+    assert copies == [0, 6, 18, 24, 26, 30]
+    second(36, poll=False)
+    second(42, poll=True)
+    assert copies == [0, 6, 18, 24, 26, 30, 36, 42]
+
+
 def test_requests_are_answered_at_once_and_thinned_out_when_they_stream(probe: Probe, duty: Duty) -> None:
     duty.duty.start()
     probe.settle()
