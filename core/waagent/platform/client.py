@@ -29,6 +29,7 @@ from waagent.platform.imds import Imds
 from waagent.platform.models import CertificateInfo, GoalState, Handler, Manifest, ManifestVersion
 from waagent.platform.observations import EventSink, Observations
 from waagent.platform.proxy import ProxyRules
+from waagent.platform.statusblob import timeless
 from waagent.platform.statusupload import StatusUploader
 from waagent.platform.telemetry import Telemetry
 from waagent.platform.transfers import PACKAGE_LIMIT, Transfers
@@ -145,7 +146,7 @@ class Platform:
         self._failures = 0
         self._failing_reported = 0.0
         self._reset_for: str | None = None
-        self._status_saved: bytes | None = None
+        self._status_saved: tuple[GoalState | None, dict[str, Any]] = (None, {})
 
     # -- endpoint ---------------------------------------------------------------------------------------------------
 
@@ -403,11 +404,11 @@ class Platform:
         return state
 
     def save_status_copy(self, document: Mapping[str, Any]) -> None:
-        """Keep a status document in the history of the present goal state; equal ones are written once."""
-        data = json.dumps(document).encode("ascii") + b"\n"
-        if data != self._status_saved:
-            self._status_saved = data
-            self.history.save(names.STATUS, data)
+        """Keep a status document in the history of the present goal state, unless only moments changed in it."""
+        known = (self.goal_state, timeless(document))
+        if known[0] is not self._status_saved[0] or known[1] != self._status_saved[1]:
+            self._status_saved = known
+            self.history.save(names.STATUS, json.dumps(document).encode("ascii") + b"\n")
 
     def report_health(self, state: str, substatus: str = "", description: str = "") -> None:
         """Report ``Ready`` or ``NotReady`` to the fabric; tries for five minutes (wireserver §18.1, ruling 27).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -106,7 +106,7 @@ def encode_status(document: dict[str, Any]) -> bytes:
     return text.encode("ascii")
 
 
-def timeless(document: dict[str, Any]) -> dict[str, Any]:
+def timeless(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a document of :func:`build_status` without the time of reporting (ruling 28)."""
     kept = {name: value for name, value in document.items() if name != "timestampUTC"}
     aggregate = dict(kept.get("aggregateStatus", {}))

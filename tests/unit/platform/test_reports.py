@@ -121,10 +121,18 @@ def test_the_copy_for_the_history_is_written_once(machine: Machine) -> None:
     file = folder / "waagent_status.json"
     assert json.loads(file.read_text()) == {"a": 1}
     before = file.stat().st_ino
-    machine.platform.save_status_copy({"a": 1})
+    machine.platform.save_status_copy({"a": 1, "timestampUTC": "2026-01-01T00:00:00Z"})
     assert file.stat().st_ino == before
     machine.platform.save_status_copy({"a": 2})
     assert json.loads(file.read_text()) == {"a": 2}
+
+
+def test_each_goal_state_of_the_history_has_a_copy(machine: Machine) -> None:
+    machine.platform.save_status_copy({"a": 1})
+    machine.platform.update_goal_state(force=True)
+    machine.platform.save_status_copy({"a": 1})
+    newest = Path(machine.paths.lib("history")) / machine.history[-1]
+    assert json.loads((newest / "waagent_status.json").read_text()) == {"a": 1}
 
 
 class TestHealth:
