@@ -34,7 +34,7 @@ class GoalStates:
         agent: the worker's agent, with a platform.
         act: called on the loop with a goal state that plugins have to see.
         polled: called on the loop after a poll, with whether it worked; not after one that found all as it was.
-        ended: called in the platform lane after every poll.
+        ended: called after every poll, in its lane or on the loop.
 
     Attributes:
         last_poll: seconds since the epoch of the last attempt, ``None`` before the first.
@@ -113,9 +113,9 @@ class GoalStates:
         platform = self._agent.platform
         if error is None and not self.failures and platform is not None and platform.goal_state is self._settled:
             self.last_success = time.time()  # as nearly always: the loop sleeps on
+            self._ended()
         else:
             self._agent.loop.call_soon(lambda: self._done(error), "goal state poll")
-        self._ended()
 
     def _fetch(self) -> str | None:
         """Return the error, so that an outage fills no log."""
@@ -136,6 +136,10 @@ class GoalStates:
         return None
 
     def _done(self, error: str | None) -> None:
+        self._account(error)
+        self._ended()
+
+    def _account(self, error: str | None) -> None:
         if error is not None:
             self.failures += 1
             self.failed_polls += 1

@@ -69,6 +69,26 @@ def test_one_poll_per_period_through_an_outage(probe: Probe, duty: Duty) -> None
     assert "nobody answers" not in probe.log
 
 
+def test_whoever_waits_for_the_end_of_a_poll_sees_what_came_of_it(probe: Probe) -> None:
+    """And a poll that finds all as it was does not even wake the loop."""
+    probe.platform.next = goal_state(1)
+    ends: list[int] = []
+    turns: list[bool] = []
+    duty = GoalStates(probe.agent, lambda _: None, turns.append, lambda: ends.append(duty.failures))
+    duty.act_from_now()
+    for problem in (None, None, ProtocolError("out"), ProtocolError("out"), None, None):
+        probe.platform.failing = problem
+        duty.poll()
+        probe.settle()
+    assert ends == [0, 0, 1, 2, 0, 0]
+    assert turns == [True, False, False, True]
+    assert duty.last_success is not None
+    probe.platform.next = goal_state(2)
+    duty.poll()
+    probe.settle()
+    assert turns[4:] == [True]
+
+
 def test_a_fault_of_our_own_is_told_once_an_hour(probe: Probe, duty: Duty) -> None:
     probe.platform.failing = RuntimeError("a bug")
     for _ in range(5):
