@@ -46,7 +46,7 @@ class StatusDuty:
         self._tick: Timer | None = None
         self._pending: Timer | None = None
         self._gap = _SHORTEST_GAP
-        self._collected_at = float("-inf")
+        self._answered_at = float("-inf")
         self._uploaded_at = float("-inf")
         self._uploaded: dict[str, Any] | None = None
         self._known: tuple[Any, ...] | None = None
@@ -83,7 +83,6 @@ class StatusDuty:
 
     def collect_now(self) -> None:
         """Queue one collection; one that waits already is enough."""
-        self._collected_at = self._agent.loop.clock()
         self._agent.lane(LANE).submit_once("status", self.report_once, name="status report", deadline=DEADLINE)
 
     def after_poll(self) -> None:
@@ -93,7 +92,7 @@ class StatusDuty:
             self.collect_now()
 
     def _on_tick(self) -> None:
-        if self._agent.loop.clock() - self._collected_at >= _LONGEST_GAP:
+        if self._agent.loop.clock() - self._answered_at >= _LONGEST_GAP:
             self._gap = _SHORTEST_GAP
         if self._is_busy or not self._has_polled:
             self.collect_now()
@@ -102,15 +101,16 @@ class StatusDuty:
     def _on_request(self) -> None:
         if self._tick is None or self._pending is not None:
             return
-        wait = self._collected_at + self._gap - self._agent.loop.clock()
+        wait = self._answered_at + self._gap - self._agent.loop.clock()
         self._gap = min(self._gap * 2, _LONGEST_GAP)
-        if wait <= 0:
-            self.collect_now()
-            return
-        self._pending = self._agent.loop.call_later(wait, self._on_pending, "requested status")
+        if wait > 0:
+            self._pending = self._agent.loop.call_later(wait, self._answer, "requested status")
+        else:
+            self._answer()
 
-    def _on_pending(self) -> None:
+    def _answer(self) -> None:
         self._pending = None
+        self._answered_at = self._agent.loop.clock()
         self.collect_now()
 
     def report_once(self, *, final: bool = False) -> None:

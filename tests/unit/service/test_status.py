@@ -299,6 +299,22 @@ def test_requests_are_answered_at_once_and_thinned_out_when_they_stream(probe: P
     assert len(moments) <= 14  # of 300 requests in 15 s, the two ticks within them included
 
 
+def test_a_request_right_after_a_poll_does_not_wait_for_it(probe: Probe, duty: Duty) -> None:
+    """The collection after the poll that brought news is not an answer to whoever works on them."""
+    duty.duty.start()
+    probe.settle()
+    probe.clock.now += 6
+    probe.loop.turn(block=False)
+    duty.duty.after_poll()
+    probe.settle()
+    before = len(probe.platform.uploads)
+    duty.reporter.part = StatusReport(problems=("new",))
+    probe.clock.now += 0.01
+    duty.duty.request()
+    probe.settle()
+    assert len(probe.platform.uploads) == before + 1
+
+
 def test_disabled_is_said_in_the_public_copy(probe: Probe, duty: Duty) -> None:
     duty.duty.write_disabled("the owner said so")
     probe.settle()
