@@ -1,8 +1,9 @@
 """Calls into plugins that cannot hurt the agent (models.md 2.4, 2.5; ruling 23). No plugin code runs elsewhere.
 
-Each call has a daemon thread to itself and a deadline. What the plugin raises stays in the call; a call
-over its deadline is abandoned, its stack is written once, and the plugin gets no further call until that thread has
-returned. ``KeyboardInterrupt`` alone goes through: whoever presses Ctrl-C means the agent.
+Each call has a deadline and runs in a daemon thread: a third party's has one to itself, ours share one. What the
+plugin raises stays in the call; a call over its deadline is abandoned with its thread, its stack is written once, and
+the plugin gets no further call until that thread has returned. ``KeyboardInterrupt`` alone goes through: whoever presses
+Ctrl-C means the agent.
 """
 
 from __future__ import annotations

@@ -406,9 +406,10 @@ class Platform:
     def save_status_copy(self, document: Mapping[str, Any]) -> None:
         """Keep a status document in the history of the present goal state, unless only moments changed in it."""
         known = (self.goal_state, timeless(document))
-        if known[0] is not self._status_saved[0] or known[1] != self._status_saved[1]:
+        if known[0] is self._status_saved[0] and known[1] == self._status_saved[1]:
+            return
+        if self.history.save(names.STATUS, json.dumps(document).encode("ascii") + b"\n"):
             self._status_saved = known
-            self.history.save(names.STATUS, json.dumps(document).encode("ascii") + b"\n")
 
     def report_health(self, state: str, substatus: str = "", description: str = "") -> None:
         """Report ``Ready`` or ``NotReady`` to the fabric; tries for five minutes (wireserver §18.1, ruling 27).

@@ -46,13 +46,15 @@ class History:
             ensure_dir(path)
             self.current = path
 
-    def save(self, name: str, text: str | bytes) -> None:
-        """Write one document of the current goal state; no goal state, nothing written."""
+    def save(self, name: str, text: str | bytes) -> bool:
+        """Write one document of the current goal state; return whether it is there: not without a goal state."""
         if self.current is None:
-            return
+            return False
         path = os.path.join(self.current, as_file_name(name))
         with self._contained("write", path):
             write_atomic(path, text, durable=False)
+            return True
+        return False
 
     def archive(self, apart: Apart | None = None) -> None:
         """Zip every directory but the newest and delete the oldest items above the limit.

@@ -48,9 +48,8 @@ def test_a_full_disk_from_the_start(
     agent = running_agent(agent_root, fabric)
     agent.wait_until(lambda: fabric.statuses, 20, "a status although nothing can be written")
     os.unlink(ballast)
-    agent.wait_until(
-        lambda: "Goal State" in agent.log() or "Fetched" in agent.log() or agent.log(), 20, "log lines again"
-    )
+    fabric.publish(handlers=[])
+    agent.wait_until(lambda: "incarnation_2" in agent.log(), 20, "log lines again")
     assert agent.running
 
 

@@ -127,6 +127,15 @@ def test_the_copy_for_the_history_is_written_once(machine: Machine) -> None:
     assert json.loads(file.read_text()) == {"a": 2}
 
 
+def test_a_copy_that_could_not_be_written_is_tried_again(machine: Machine) -> None:
+    file = Path(machine.paths.lib("history")) / machine.history[0] / "waagent_status.json"
+    file.mkdir()
+    machine.platform.save_status_copy({"a": 1})
+    file.rmdir()
+    machine.platform.save_status_copy({"a": 1})
+    assert json.loads(file.read_text()) == {"a": 1}
+
+
 def test_each_goal_state_of_the_history_has_a_copy(machine: Machine) -> None:
     machine.platform.save_status_copy({"a": 1})
     machine.platform.update_goal_state(force=True)
