@@ -2,8 +2,8 @@
 
 Each call has a deadline and runs in a daemon thread: a third party's has one to itself, ours share one. What the
 plugin raises stays in the call; a call over its deadline is abandoned with its thread, its stack is written once, and
-the plugin gets no further call until that thread has returned. ``KeyboardInterrupt`` alone goes through: whoever presses
-Ctrl-C means the agent.
+the plugin gets no further call until that thread has returned. ``KeyboardInterrupt`` alone goes through: whoever
+presses Ctrl-C means the agent.
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
-PORT = "40022"
+with socket.create_server(("127.0.0.1", 0)) as _free:
+    PORT = str(_free.getsockname()[1])  # tests of this module may run in several processes at once
 PASSWORD = "correct horse"
 SSH = (
     "ssh", "-p", PORT, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
