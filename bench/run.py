@@ -220,8 +220,11 @@ class Bench:
         self.results["first_install"] = statistics.median(ends)
 
     def pause(self, number: int) -> None:
-        """Let the last change settle; over all rounds every part of a period is met once."""
-        time.sleep(6.5 + 6 * number / self.arguments.rounds)
+        """Let the last change settle; over all rounds every part of the time between two polls is met once."""
+        time.sleep(6.5)
+        self.fabric.clear_records()
+        self.fabric.wait_for_request("wireserver", "comp=goalstate", timeout=60)
+        time.sleep(6 * (number - 0.5) / self.arguments.rounds)
 
     def twenty(self) -> None:
         installed, changed = [], []
