@@ -2,8 +2,8 @@
 
 Each call has a deadline and runs in a daemon thread: a third party's has one to itself, ours share one. What the
 plugin raises stays in the call; a call over its deadline is abandoned with its thread, its stack is written once, and
-the plugin gets no further call until that thread has returned. ``KeyboardInterrupt`` alone goes through: whoever
-presses Ctrl-C means the agent.
+the plugin gets no further call until that thread has returned. ``KeyboardInterrupt`` alone goes through, to the main
+thread: whoever presses Ctrl-C means the agent. In a lane nobody presses anything, and it is a failure like others.
 """
 
 from __future__ import annotations
@@ -131,10 +131,11 @@ class _Round:
     To hand each over by itself would wake two threads for each.
     """
 
-    __slots__ = ("_at", "_deadline", "_given_up", "_lock", "_over", "caller", "calls")
+    __slots__ = ("_at", "_deadline", "_given_up", "_lock", "_over", "caller", "calls", "is_main")
 
     def __init__(self, calls: list[Call], deadline: float | None, caller: _Caller | None) -> None:
         self.calls = calls
+        self.is_main = threading.current_thread() is threading.main_thread()
         self._deadline = deadline
         self._at = 0
         self._given_up = False
@@ -165,7 +166,7 @@ class _Round:
                 thread.name = f"{call.plugin}.{call.hook}"
                 call.run()
                 sys.settrace(None)
-                if isinstance(call.problem, KeyboardInterrupt):
+                if self.is_main and isinstance(call.problem, KeyboardInterrupt):
                     break
             thread.name = "plugins"
         finally:
@@ -245,7 +246,7 @@ class Containment:
             periodic: repeated failure backs the plugin off in this hook.
 
         Raises:
-            KeyboardInterrupt: somebody, or the plugin, wants the agent to end.
+            KeyboardInterrupt: in the main thread: somebody, or the plugin, wants the agent to end.
         """
         return self.call_in_turn([(plugin, function)], hook, deadline=deadline, periodic=periodic)[0]
 
@@ -370,11 +371,12 @@ class Containment:
         all_returned = all(call.finished for call in made.calls)
         if made.caller is not None:
             self._dismiss(made.caller, all_returned and calls[0].plugin in self.ours)
+        for call in calls:
+            if made.is_main and isinstance(call.problem, KeyboardInterrupt):
+                raise call.problem
         return [self._finish(call, made.caller, deadline, periodic) for call in calls]
 
     def _finish(self, call: Call, caller: _Caller | None, deadline: float | None, periodic: bool) -> Outcome:
-        if isinstance(call.problem, KeyboardInterrupt):
-            raise call.problem
         with self._lock:
             returned = call.finished
             tally = self._tallies.setdefault((call.plugin, call.hook), Tally())

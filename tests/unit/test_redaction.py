@@ -101,3 +101,8 @@ def test_a_concealed_secret_is_in_no_text_any_more(secret: str) -> None:
 def test_what_is_too_short_or_part_of_the_mark_changes_nothing(secret: str) -> None:
     redaction.conceal(secret)
     assert redact("the user ab acts: <redacted>") == "the user ab acts: <redacted>"
+
+
+@pytest.mark.parametrize("name", ["sig", "SIG", "\u017fig"])
+def test_a_signature_is_found_however_its_name_is_written(name: str) -> None:
+    assert "secret" not in redact(f"packages have signatures; {name}=secret")

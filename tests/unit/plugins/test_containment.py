@@ -224,6 +224,19 @@ def test_nobody_is_called_after_a_keyboard_interrupt(containment):
     assert called == []
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_interrupt_that_a_plugin_raises_in_a_lane_is_a_failure_like_others(containment, ours):
+    """Else it would take every status report with it."""
+    if ours:
+        containment.ours.update("ab")
+    outcomes = []
+    calls = [("a", fail(KeyboardInterrupt())), ("b", lambda: 1)]
+    lane = threading.Thread(target=lambda: outcomes.extend(containment.call_in_turn(calls, "h", deadline=30)))
+    lane.start()
+    lane.join(30)
+    assert [(outcome.plugin, outcome.state) for outcome in outcomes] == [("a", FAILED), ("b", ANSWERED)]
+
+
 def test_failing_names_only_those_whose_last_call_failed(containment):
     containment.call("a", "h", fail(ValueError("x")), deadline=30)
     containment.call("b", "h", fail(ValueError("x")), deadline=30)
